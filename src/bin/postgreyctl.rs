@@ -1,0 +1,2 @@
+//! postgreyctl(8).
+fn main() {}

@@ -1,0 +1,3 @@
+//! Options as typed, settings as meant.
+
+pub mod settings;

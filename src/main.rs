@@ -1,0 +1,2 @@
+//! postgrey(8).
+fn main() {}

@@ -1,0 +1,8 @@
+//! The policy itself: what is answered to a request, and why.
+//!
+//! Pure code: no I/O, no clock, no unsafe. Time is a parameter, bytes are
+//! bytes. The daemon, the dry run, `postgreyctl` and the tests of the recorded
+//! dialogues all call these functions.
+
+pub mod rules;
+pub mod whitelist;
