@@ -1,18 +1,203 @@
-//! Log lines: their levels, and the sinks they go to.
+//! Log lines: the sinks they go to, and how often a complaint is repeated.
 //!
-//! The text of the lines is the interface of log analysers (logwatch,
-//! Monitorix, munin and others), so it is made where the decision is made and
-//! handed to a sink unchanged.
+//! The text of the lines is the interface of log analysers, so it is made
+//! where the decision is made ([`crate::policy::line`]). On stderr a line is
+//! kept to the octet; to syslog and to a terminal control characters go as
+//! `\xHH`, and to syslog at most [`SYSLOG_LINE`] octets, since some daemons
+//! cut or drop longer ones.
 
-/// The levels of the original (Net::Server), and what each becomes in syslog.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// 0: syslog `err`; always shown.
-    Error = 0,
-    /// 1: syslog `warning`; always shown.
-    Warning = 1,
-    /// 2: syslog `notice`; not shown with `--quiet`.
-    Notice = 2,
-    /// 3: syslog `info`; shown with `--verbose` only.
-    Info = 3,
+use std::cell::RefCell;
+use std::ffi::CStr;
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use crate::policy::line::Level;
+use crate::sys::syslog::{self, Severity};
+
+/// Octets of a line in syslog: Solaris cuts at 1024 with its own prefix.
+pub const SYSLOG_LINE: usize = 960;
+/// Seconds in which the same complaint is made once.
+const COMPLAINT_INTERVAL: u64 = 60;
+
+/// Where lines go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sinks {
+    /// Standard error.
+    pub stderr: bool,
+    /// syslog(3), opened before.
+    pub syslog: bool,
+}
+
+/// The log of a process.
+pub struct Log {
+    verbosity: Level,
+    sinks: Sinks,
+    stderr_is_terminal: bool,
+    complaints: Complaints,
+    buffer: RefCell<Vec<u8>>,
+}
+
+impl Log {
+    /// A log of lines up to this level.
+    pub fn new(verbosity: Level, sinks: Sinks, complaints: Complaints) -> Self {
+        let stderr_is_terminal = std::io::stderr().is_terminal();
+        Log { verbosity, sinks, stderr_is_terminal, complaints, buffer: RefCell::default() }
+    }
+
+    /// Sends the lines elsewhere from now on.
+    pub fn set_sinks(&mut self, sinks: Sinks) {
+        self.sinks = sinks;
+    }
+
+    /// Logs a line.
+    pub fn write(&self, level: Level, line: &[u8]) {
+        if level > self.verbosity {
+            return;
+        }
+        // A panic while a line was being written must not end in another one.
+        let Ok(mut buffer) = self.buffer.try_borrow_mut() else { return };
+        if self.sinks.stderr {
+            buffer.clear();
+            if self.stderr_is_terminal {
+                push_escaped(&mut buffer, line);
+            } else {
+                buffer.extend_from_slice(line);
+            }
+            buffer.push(b'\n');
+            // Nobody is left to be told that stderr is closed.
+            let _ = std::io::stderr().write_all(&buffer);
+        }
+        if self.sinks.syslog {
+            buffer.clear();
+            let severity = push_syslog_line(&mut buffer, level, line);
+            buffer.push(0);
+            if let Ok(line) = CStr::from_bytes_with_nul(&buffer) {
+                syslog::write(severity, line);
+            }
+        }
+    }
+
+    /// Logs what is wrong with the server, the same at most once a minute,
+    /// with the number of times it was held back.
+    pub fn complain(&self, text: &str) {
+        let now = crate::sys::clock::seconds() as u64;
+        match self.complaints.admit(text.as_bytes(), now) {
+            None => {}
+            Some(0) => self.write(Level::Trouble, text.as_bytes()),
+            Some(held) => {
+                let line = format!("{text} ({held} more times in the last {COMPLAINT_INTERVAL} s)");
+                self.write(Level::Trouble, line.as_bytes());
+            }
+        }
+    }
+}
+
+fn push_syslog_line(out: &mut Vec<u8>, level: Level, line: &[u8]) -> Severity {
+    let (severity, prefix): (_, &[u8]) = match level {
+        Level::Fatal => (Severity::Critical, b"FATAL: "),
+        Level::Trouble => (Severity::Warning, b"WARNING: "),
+        Level::Error => (Severity::Error, b""),
+        Level::Warning => (Severity::Warning, b""),
+        Level::Notice => (Severity::Notice, b""),
+        Level::Info => (Severity::Info, b""),
+    };
+    out.extend_from_slice(prefix);
+    push_escaped(out, line);
+    if out.len() > SYSLOG_LINE {
+        let mut end = SYSLOG_LINE;
+        // A character of several octets is not cut in the middle.
+        while end > SYSLOG_LINE - 4 && out[end] & 0xc0 == 0x80 {
+            end -= 1;
+        }
+        out.truncate(end);
+    }
+    severity
+}
+
+fn push_escaped(out: &mut Vec<u8>, line: &[u8]) {
+    for chunk in line.chunk_by(|a, b| a.is_ascii_control() == b.is_ascii_control()) {
+        if !chunk[0].is_ascii_control() {
+            out.extend_from_slice(chunk);
+            continue;
+        }
+        for octet in chunk {
+            // Writing to a Vec cannot fail.
+            let _ = write!(out, "\\x{octet:02x}");
+        }
+    }
+}
+
+/// Which complaints were made lately, in cells that all processes share. Each
+/// text has one place by its hash; two that meet there may both be logged.
+#[derive(Clone, Copy, Debug)]
+pub struct Complaints {
+    cells: &'static [AtomicU64; Complaints::CELLS],
+}
+
+const PLACES: usize = 64;
+
+impl Complaints {
+    /// The number of cells it takes: text, time and times held back.
+    pub const CELLS: usize = 3 * PLACES;
+
+    /// Remembers complaints in these cells.
+    pub fn new(cells: &'static [AtomicU64; Complaints::CELLS]) -> Self {
+        Complaints { cells }
+    }
+
+    /// `None` if the text was admitted less than a minute before `now`
+    /// (seconds), else how many times it was held back since.
+    fn admit(&self, text: &[u8], now: u64) -> Option<u64> {
+        let hash = fnv1a(text);
+        let place = hash as usize % PLACES;
+        let [name, time, held] = self.cells.as_chunks::<3>().0.get(place)?;
+        let is_same = name.swap(hash, Ordering::Relaxed) == hash;
+        let last = time.load(Ordering::Relaxed);
+        if is_same && (last..last.saturating_add(COMPLAINT_INTERVAL)).contains(&now) {
+            held.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        time.store(now, Ordering::Relaxed);
+        let held = held.swap(0, Ordering::Relaxed);
+        Some(if is_same { held } else { 0 })
+    }
+}
+
+/// FNV-1a: only to find a place, so it need not be strong.
+fn fnv1a(text: &[u8]) -> u64 {
+    text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &octet| {
+        (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaints() -> Complaints {
+        Complaints::new(Box::leak(Box::new(std::array::from_fn(|_| AtomicU64::new(0)))))
+    }
+
+    #[test]
+    fn a_complaint_is_made_once_a_minute_with_a_count() {
+        let complaints = complaints();
+        assert_eq!(complaints.admit(b"disk full", 1000), Some(0));
+        assert_eq!(complaints.admit(b"disk full", 1000), None);
+        assert_eq!(complaints.admit(b"something else", 1001), Some(0));
+        assert_eq!(complaints.admit(b"disk full", 1059), None);
+        assert_eq!(complaints.admit(b"disk full", 1060), Some(2));
+        assert_eq!(complaints.admit(b"disk full", 999), Some(0), "the clock went back");
+    }
+
+    #[test]
+    fn syslog_lines_are_escaped_and_cut() {
+        let mut out = Vec::new();
+        let severity = push_syslog_line(&mut out, Level::Trouble, b"a\x01\x7f%s\xff");
+        assert_eq!(severity, Severity::Warning);
+        assert_eq!(out, b"WARNING: a\\x01\\x7f%s\xff");
+        let long = ["x".repeat(SYSLOG_LINE - 1), "é".into(), "y".into()].concat();
+        let mut out = Vec::new();
+        push_syslog_line(&mut out, Level::Notice, long.as_bytes());
+        assert_eq!(out.len(), SYSLOG_LINE - 1);
+    }
 }

@@ -1,0 +1,220 @@
+//! The state machine on the records: one command, one outcome.
+//!
+//! This is what a transaction runs for each request, in whatever process has
+//! it open. The order of the steps and every comparison are the original's.
+
+use super::command::{Command, Now, Outcome, Verdict};
+use super::number::{number_of_text, push_number};
+use super::record::{ClientRecord, Database, TripletRecord, parse_tarpit_record};
+use super::rules::Rules;
+
+/// Seconds after which a greylisted client's tarpit record is renewed.
+const TARPIT_RENEWAL: f64 = 300.0;
+
+/// The records a transaction gives access to.
+pub trait Records {
+    /// Why a record could not be read or written.
+    type Error;
+    /// The value under a key.
+    fn get(&self, database: Database, key: &[u8]) -> Result<Option<&[u8]>, Self::Error>;
+    /// Writes a value, replacing the one that is there.
+    fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), Self::Error>;
+    /// Removes a record; no error if there is none.
+    fn delete(&mut self, database: Database, key: &[u8]) -> Result<(), Self::Error>;
+}
+
+/// Applies a command to the records.
+pub fn apply<R: Records>(
+    records: &mut R,
+    rules: &Rules,
+    command: &Command,
+) -> Result<Outcome, R::Error> {
+    let mut outcome = Outcome::default();
+    if is_auto_whitelisted(records, rules, command, &mut outcome)? {
+        return Ok(outcome);
+    }
+    if rules.targrey && command.is_data {
+        outcome.verdict = Verdict::TarpitPassed;
+        if records.get(Database::Tarpit, command.address)?.is_some() {
+            records.delete(Database::Tarpit, command.address)?;
+        }
+        count_pass(records, rules, command, &mut outcome)?;
+        return Ok(outcome);
+    }
+    let triplet = update_triplet(records, rules, command, &mut outcome)?;
+    if triplet.may_count_client {
+        count_pass(records, rules, command, &mut outcome)?;
+    }
+    outcome.verdict = if !triplet.is_greylisted {
+        Verdict::Pass { waited: triplet.waited, was_successful: triplet.was_successful }
+    } else if rules.targrey && enters_tarpit(records, command, &mut outcome)? {
+        Verdict::Tarpit
+    } else {
+        Verdict::Greylist { is_new: triplet.waited == 0.0, missing: triplet.missing }
+    };
+    Ok(outcome)
+}
+
+/// Numbers of a client's record; `None` without one.
+fn client_numbers<R: Records>(
+    records: &R,
+    command: &Command,
+    outcome: &mut Outcome,
+) -> Result<Option<(f64, f64)>, R::Error> {
+    let Some(value) = records.get(Database::Clients, command.client)? else { return Ok(None) };
+    let record = ClientRecord::parse(value);
+    outcome.bad_record |= record.is_none();
+    Ok(record.map(|record| (number_of_text(record.count), number_of_text(record.last))))
+}
+
+fn write_client<R: Records>(
+    records: &mut R,
+    command: &Command,
+    count: f64,
+) -> Result<(), R::Error> {
+    let mut value = Vec::with_capacity(32);
+    push_number(&mut value, count);
+    value.push(b',');
+    command.now.push(&mut value);
+    records.put(Database::Clients, command.client, &value)
+}
+
+/// The look-up in the auto-whitelist, which also renews a record that has not
+/// been counted up for a while, or whose time lies in the future.
+fn is_auto_whitelisted<R: Records>(
+    records: &mut R,
+    rules: &Rules,
+    command: &Command,
+    outcome: &mut Outcome,
+) -> Result<bool, R::Error> {
+    let Some(limit) = rules.auto_whitelist else { return Ok(false) };
+    let Some((count, last)) = client_numbers(records, command, outcome)? else { return Ok(false) };
+    if count < limit {
+        return Ok(false);
+    }
+    let now = command.now.seconds;
+    if now >= last + rules.auto_whitelist_delay || last > now {
+        write_client(records, command, count + 1.0)?;
+    }
+    outcome.verdict = Verdict::ClientAutoWhitelisted;
+    Ok(true)
+}
+
+/// Counts a pass of the client, at most one in `auto_whitelist_delay` seconds.
+fn count_pass<R: Records>(
+    records: &mut R,
+    rules: &Rules,
+    command: &Command,
+    outcome: &mut Outcome,
+) -> Result<(), R::Error> {
+    let Some(limit) = rules.auto_whitelist else { return Ok(()) };
+    let count = match client_numbers(records, command, outcome)? {
+        Some((_, last)) if command.now.seconds < last + rules.auto_whitelist_delay => return Ok(()),
+        Some((count, _)) => count + 1.0,
+        None => 1.0,
+    };
+    write_client(records, command, count)?;
+    outcome.client_whitelisted = count == limit;
+    Ok(())
+}
+
+/// What the greylist says of a triplet.
+struct Triplet {
+    /// Seconds since it was first seen.
+    waited: f64,
+    /// Seconds of the delay that are left.
+    missing: f64,
+    was_successful: bool,
+    is_greylisted: bool,
+    may_count_client: bool,
+}
+
+fn update_triplet<R: Records>(
+    records: &mut R,
+    rules: &Rules,
+    command: &Command,
+    outcome: &mut Outcome,
+) -> Result<Triplet, R::Error> {
+    let now = command.now.seconds;
+    let mut value = Vec::with_capacity(64);
+    let (mut first, mut count, mut was_successful) = (now, 0.0, false);
+    let mut keeps_first = false;
+    match records.get(Database::Greylist, command.triplet)?.map(TripletRecord::parse) {
+        Some(Some(record)) => {
+            first = number_of_text(record.first);
+            was_successful = record.age() >= rules.delay;
+            // Plain postgrey did not count: what it had let pass has passed.
+            count = match record.count {
+                Some(count) => number_of_text(count),
+                None if was_successful => rules.retry_count,
+                None => 0.0,
+            };
+            keeps_first = was_successful || now - first <= rules.retry_window;
+            if keeps_first && first > now {
+                outcome.clock_corrected = true;
+                keeps_first = false;
+            }
+            if keeps_first {
+                value.extend_from_slice(record.first);
+            }
+        }
+        Some(None) => outcome.bad_record = true,
+        None => {}
+    }
+    if !keeps_first {
+        first = now;
+        command.now.push(&mut value);
+    }
+    let waited = now - first;
+    let missing = rules.delay - waited;
+    if missing <= 0.0 {
+        count += 1.0;
+    }
+    push_last_count_octet(&mut value, &command.now, count, command.octet);
+    records.put(Database::Greylist, command.triplet, &value)?;
+    let has_waited = match rules.compat.counts_retries() {
+        true => count >= rules.retry_count,
+        false => missing <= 0.0,
+    };
+    Ok(Triplet {
+        waited,
+        missing,
+        was_successful,
+        is_greylisted: !has_waited,
+        may_count_client: has_waited && !was_successful,
+    })
+}
+
+fn push_last_count_octet(value: &mut Vec<u8>, now: &Now, count: f64, octet: &[u8]) {
+    value.push(b',');
+    now.push(value);
+    value.push(b',');
+    push_number(value, count);
+    if !octet.is_empty() {
+        value.push(b',');
+        value.extend_from_slice(octet);
+    }
+}
+
+/// True if the greylisted client was not in the tarpit before; it is now.
+fn enters_tarpit<R: Records>(
+    records: &mut R,
+    command: &Command,
+    outcome: &mut Outcome,
+) -> Result<bool, R::Error> {
+    let entry = match records.get(Database::Tarpit, command.address)? {
+        Some(value) => {
+            let entry = parse_tarpit_record(value);
+            outcome.bad_record |= entry.is_none();
+            entry.unwrap_or(0.0)
+        }
+        None => 0.0,
+    };
+    let enters = entry == 0.0;
+    if enters || command.now.seconds >= entry + TARPIT_RENEWAL {
+        let mut value = Vec::with_capacity(16);
+        command.now.push(&mut value);
+        records.put(Database::Tarpit, command.address, &value)?;
+    }
+    Ok(enters)
+}

@@ -1,0 +1,217 @@
+//! THE policy: from a request to its reply.
+//!
+//! [`Policy::examine`] decides what needs no store, or builds the command for
+//! it; [`Policy::answer`] makes reply and log lines from the decision. Between
+//! the two lies the transaction, run by whoever has the store.
+
+use super::client::ClientAddress;
+use super::command::{Command, Now, Outcome, Verdict};
+use super::instances::Instances;
+use super::line::{Level, Reason, push_action, push_whitelisted};
+use super::request::{Attribute, Request};
+use super::rules::{Rules, Texts};
+use super::text::{make_sendable, push_greylist_text, push_header};
+use super::triplet::Keys;
+use super::whitelist::{ClientWhitelist, RecipientWhitelist};
+
+/// The attributes that the rules of 1.37 want, in the order they are missed.
+const NEEDED: [Attribute; 4] =
+    [Attribute::ClientAddress, Attribute::ClientName, Attribute::Recipient, Attribute::Sender];
+
+/// The static whitelists, read from files.
+#[derive(Debug)]
+pub struct Whitelists {
+    /// Clients, by name and address.
+    pub clients: ClientWhitelist,
+    /// Recipients.
+    pub recipients: RecipientWhitelist,
+}
+
+/// Everything that decides about requests.
+#[derive(Debug)]
+pub struct Policy {
+    /// The numbers and switches.
+    pub rules: Rules,
+    /// The texts of replies.
+    pub texts: Texts,
+    /// The static whitelists.
+    pub whitelists: Whitelists,
+    /// Decide, log and record, but answer DUNNO (`--noaction`).
+    pub is_dry_run: bool,
+}
+
+/// What was decided about a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Decision {
+    /// An attribute is missing.
+    Missing(Attribute),
+    /// The client address is none.
+    BadAddress,
+    /// The client is on a whitelist.
+    ClientWhitelisted,
+    /// The recipient is on a whitelist.
+    RecipientWhitelisted,
+    /// What the store said.
+    Stored(Outcome),
+    /// The store failed: the mail goes on.
+    StoreFailed,
+}
+
+/// The result of [`Policy::examine`].
+#[derive(Debug)]
+pub enum Examined<'a> {
+    /// Decided without the store.
+    Decided(Decision),
+    /// The store has to be asked.
+    Ask(Command<'a>),
+}
+
+/// What an answer needs from around the policy.
+pub struct Surroundings<'a> {
+    /// The instances that already got a header.
+    pub instances: Instances<'a>,
+    /// Version of the program, for `%v`.
+    pub version: &'a str,
+    /// Appends the present local date, for `%d`.
+    pub date: &'a dyn Fn(&mut Vec<u8>),
+}
+
+impl Policy {
+    /// Decides what needs no store; `clock` is the time in seconds, replaced
+    /// by the request's `policy_test_time` if there is one.
+    pub fn examine<'a>(
+        &self,
+        request: &'a Request,
+        clock: f64,
+        keys: &'a mut Keys,
+    ) -> Examined<'a> {
+        let rules = &self.rules;
+        if !rules.compat.addresses_are_text()
+            && let Some(missing) = NEEDED.into_iter().find(|&needed| request.get(needed).is_none())
+        {
+            return Examined::Decided(Decision::Missing(missing));
+        }
+        let Some(client) = ClientAddress::new(rules, request.text(Attribute::ClientAddress)) else {
+            return Examined::Decided(Decision::BadAddress);
+        };
+        let clients = &self.whitelists.clients;
+        if clients.match_name(request.text(Attribute::ClientName)).is_some()
+            || clients.match_address(client.text, client.parsed).is_some()
+        {
+            return Examined::Decided(Decision::ClientWhitelisted);
+        }
+        if self.whitelists.recipients.match_recipient(request.text(Attribute::Recipient)).is_some() {
+            return Examined::Decided(Decision::RecipientWhitelisted);
+        }
+        keys.build(rules, &client, request);
+        Examined::Ask(Command {
+            now: Now::new(clock, request.get(Attribute::PolicyTestTime)),
+            address: client.text,
+            client: &keys.client,
+            triplet: &keys.triplet,
+            octet: &keys.octet,
+            is_data: rules.targrey && request.text(Attribute::ProtocolState) == b"DATA",
+        })
+    }
+
+    /// Appends the reply to a request, and hands its log lines to `log`.
+    pub fn answer(
+        &self,
+        request: &Request,
+        decision: &Decision,
+        surroundings: &Surroundings,
+        reply: &mut Vec<u8>,
+        log: &mut dyn FnMut(Level, &[u8]),
+    ) {
+        reply.extend_from_slice(b"action=");
+        let start = reply.len();
+        let mut line = Vec::with_capacity(256);
+        match decision {
+            Decision::Missing(attribute) => {
+                line.extend_from_slice(b"attribute missing: ");
+                line.extend_from_slice(attribute.name().as_bytes());
+                log(Level::Trouble, &line);
+            }
+            Decision::BadAddress => {
+                line.extend_from_slice(b"client_address is no address: ");
+                line.extend_from_slice(request.text(Attribute::ClientAddress));
+                log(Level::Trouble, &line);
+            }
+            Decision::ClientWhitelisted => {
+                push_action(&mut line, request, Reason::ClientWhitelist);
+                log(Level::Notice, &line);
+            }
+            Decision::RecipientWhitelisted => {
+                push_action(&mut line, request, Reason::RecipientWhitelist);
+                log(Level::Notice, &line);
+            }
+            Decision::Stored(outcome) => {
+                self.answer_outcome(request, outcome, surroundings, reply, &mut line, log);
+            }
+            Decision::StoreFailed => {}
+        }
+        if self.is_dry_run || reply.len() == start {
+            reply.truncate(start);
+            reply.extend_from_slice(b"DUNNO");
+        }
+        make_sendable(reply, start);
+        reply.extend_from_slice(b"\n\n");
+    }
+
+    /// Appends the action of an outcome, nothing for DUNNO.
+    fn answer_outcome(
+        &self,
+        request: &Request,
+        outcome: &Outcome,
+        surroundings: &Surroundings,
+        reply: &mut Vec<u8>,
+        line: &mut Vec<u8>,
+        log: &mut dyn FnMut(Level, &[u8]),
+    ) {
+        if outcome.clock_corrected {
+            log(Level::Warning, b"correcting date for first seen in the future!");
+        }
+        if outcome.client_whitelisted {
+            push_whitelisted(line, request, outcome.verdict == Verdict::TarpitPassed);
+            log(Level::Warning, line);
+            line.clear();
+        }
+        let reason = match outcome.verdict {
+            Verdict::TarpitPassed => return,
+            Verdict::ClientAutoWhitelisted => Reason::ClientAutoWhitelist,
+            Verdict::Tarpit => {
+                self.push_sleep(reply);
+                return;
+            }
+            Verdict::Greylist { missing, is_new } => {
+                if self.rules.tarpit.is_some() && !self.rules.targrey {
+                    self.push_sleep(reply);
+                    reply.extend_from_slice(b", ");
+                    reply.extend_from_slice(self.texts.greylist_action.as_bytes());
+                    return;
+                }
+                reply.extend_from_slice(self.texts.greylist_action.as_bytes());
+                reply.push(b' ');
+                push_greylist_text(reply, &self.texts, request, missing);
+                if is_new { Reason::New } else { Reason::EarlyRetry(missing) }
+            }
+            Verdict::Pass { waited, was_successful } => {
+                let instance = request.get(Attribute::Instance);
+                let with_header = !was_successful && surroundings.instances.is_new(instance);
+                if with_header {
+                    reply.extend_from_slice(b"PREPEND ");
+                    let Surroundings { version, date, .. } = surroundings;
+                    push_header(reply, &self.texts, version, waited, date);
+                }
+                Reason::TripletFound(with_header.then_some(waited))
+            }
+        };
+        push_action(line, request, reason);
+        log(Level::Notice, line);
+    }
+
+    fn push_sleep(&self, reply: &mut Vec<u8>) {
+        reply.extend_from_slice(b"SLEEP ");
+        reply.extend_from_slice(self.rules.tarpit.as_deref().unwrap_or_default().as_bytes());
+    }
+}

@@ -1,0 +1,113 @@
+//! The lines the policy logs: their levels, and how each is put together.
+//!
+//! The exact octets are the interface of log analysers (logwatch, Monitorix,
+//! munin and others), so they are made here, beside the decision.
+
+use super::request::{Attribute, Request};
+
+/// How important a line is: the four levels of the original (those of
+/// Net::Server), and before them what is wrong with the server itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// The server ends: `FATAL: ` and syslog `crit`; always shown.
+    Fatal,
+    /// Something is wrong and the server goes on: `WARNING: ` and syslog
+    /// `warning`; always shown.
+    Trouble,
+    /// 0: syslog `err`; always shown.
+    Error,
+    /// 1: syslog `warning`; always shown.
+    Warning,
+    /// 2: syslog `notice`; not shown with `--quiet`.
+    Notice,
+    /// 3: syslog `info`; shown with `--verbose` only.
+    Info,
+}
+
+/// Why an action was taken, as it stands behind `reason=`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reason {
+    /// The client is on a whitelist of clients.
+    ClientWhitelist,
+    /// The recipient is on a whitelist of recipients.
+    RecipientWhitelist,
+    /// The client is on the auto-whitelist.
+    ClientAutoWhitelist,
+    /// The triplet was first seen in this second.
+    New,
+    /// The triplet was seen before; the seconds that are missing.
+    EarlyRetry(f64),
+    /// The triplet has passed; with a header the seconds it waited.
+    TripletFound(Option<f64>),
+}
+
+/// Appends the line of an action; attributes that are empty or `0` are left
+/// out, as in the original.
+pub fn push_action(line: &mut Vec<u8>, request: &Request, reason: Reason) {
+    let queue_id = request.text(Attribute::QueueId);
+    if is_shown(queue_id) {
+        line.extend_from_slice(queue_id);
+        line.extend_from_slice(b": ");
+    }
+    let action: &[u8] = match reason {
+        Reason::New | Reason::EarlyRetry(_) => b"action=greylist, reason=",
+        _ => b"action=pass, reason=",
+    };
+    line.extend_from_slice(action);
+    push_reason(line, reason);
+    for attribute in
+        [Attribute::ClientName, Attribute::ClientAddress, Attribute::Sender, Attribute::Recipient]
+    {
+        let value = request.text(attribute);
+        if is_shown(value) {
+            line.extend_from_slice(b", ");
+            line.extend_from_slice(attribute.name().as_bytes());
+            line.push(b'=');
+            line.extend_from_slice(value);
+        }
+    }
+}
+
+fn push_reason(line: &mut Vec<u8>, reason: Reason) {
+    match reason {
+        Reason::ClientWhitelist => line.extend_from_slice(b"client whitelist"),
+        Reason::RecipientWhitelist => line.extend_from_slice(b"recipient whitelist"),
+        Reason::ClientAutoWhitelist => line.extend_from_slice(b"client AWL"),
+        Reason::New => line.extend_from_slice(b"new"),
+        Reason::EarlyRetry(missing) => {
+            line.extend_from_slice(b"early-retry (");
+            super::number::push_number(line, missing);
+            line.extend_from_slice(b"s missing)");
+        }
+        Reason::TripletFound(waited) => {
+            line.extend_from_slice(b"triplet found");
+            if let Some(waited) = waited {
+                line.extend_from_slice(b", delay=");
+                super::number::push_number(line, waited);
+            }
+        }
+    }
+}
+
+/// Appends `whitelisted: NAME[ADDRESS]`, the address alone without a name.
+pub fn push_whitelisted(line: &mut Vec<u8>, request: &Request, after_tarpit: bool) {
+    if after_tarpit {
+        line.extend_from_slice(b"tarpit ");
+    }
+    line.extend_from_slice(b"whitelisted: ");
+    let name = request.text(Attribute::ClientName);
+    let address = request.text(Attribute::ClientAddress);
+    if is_shown(name) {
+        line.extend_from_slice(name);
+        line.push(b'[');
+        line.extend_from_slice(address);
+        line.push(b']');
+    } else {
+        line.extend_from_slice(address);
+    }
+}
+
+/// What is false in the original's language is not shown.
+fn is_shown(value: &[u8]) -> bool {
+    !value.is_empty() && value != b"0"
+}

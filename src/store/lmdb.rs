@@ -1,0 +1,425 @@
+//! The store of the daemon: one LMDB environment shared by all processes.
+//!
+//! Each process opens it for itself, after its fork. Readers never wait;
+//! writers meet in one transaction (see `server::commit`). The map grows when
+//! it is full, follows growth by others, and the environment is opened anew
+//! when it was removed or replaced under the process, so that every trouble
+//! ends when its cause does.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use lmdb::{
+    Cursor, DatabaseFlags, Environment, EnvironmentFlags, RoTransaction, RwTransaction,
+    Transaction, WriteFlags,
+};
+
+use super::key::{MAX_KEY, plain_value, split_stored, stored_key, stored_value};
+use super::{Entry, Store, StoreError, Visitor};
+use crate::policy::apply::{Records, apply};
+use crate::policy::command::{Command, Outcome};
+use crate::policy::record::{Database, is_expired};
+use crate::policy::rules::Rules;
+
+/// Readers are processes here: workers, spawned sessions (Postfix starts up to
+/// 200 by default) and tools; LMDB's default is 126.
+const MAX_READERS: u32 = 2000;
+/// How often a process looks whether its environment is still the one in the
+/// directory, and how long a failed open is not tried again.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a transaction is begun again after the map has changed.
+const MAX_TRIES: usize = 8;
+/// The map grows by a quarter, and at least by this many octets.
+const LEAST_GROWTH: usize = 1 << 20;
+
+/// How an environment is opened.
+#[derive(Clone, Debug)]
+pub struct LmdbOptions {
+    /// The directory of the environment; it must exist.
+    pub dir: PathBuf,
+    /// Size of the map in octets; it grows beyond when it is full.
+    pub map_size: usize,
+    /// Flush records at each commit.
+    pub sync: bool,
+}
+
+/// An environment, opened when it is first needed.
+pub struct LmdbStore {
+    options: LmdbOptions,
+    open: Option<OpenEnvironment>,
+    /// The last failure to open, and when.
+    failure: Option<(Instant, StoreError)>,
+    /// The map had to grow since this was last asked.
+    has_grown: bool,
+}
+
+struct OpenEnvironment {
+    environment: Environment,
+    databases: [lmdb::Database; 3],
+    /// Device and inode of the data file.
+    identity: (u64, u64),
+    checked: Instant,
+}
+
+/// Why a transaction ended early.
+enum Failure {
+    /// A write was needed in a read transaction.
+    NeedsWrite,
+    /// A call of LMDB failed.
+    Call(&'static str, lmdb::Error),
+}
+
+type Attempt<T> = Result<T, Failure>;
+
+fn failed(call: &'static str) -> impl Fn(lmdb::Error) -> Failure {
+    move |error| Failure::Call(call, error)
+}
+
+impl LmdbStore {
+    /// A store on this environment; nothing is opened yet.
+    pub fn new(options: LmdbOptions) -> Self {
+        LmdbStore { options, open: None, failure: None, has_grown: false }
+    }
+
+    /// Opens the environment now, to say at start what is wrong with it.
+    pub fn prepare(&mut self) -> Result<(), StoreError> {
+        self.environment().map(|_| ())
+    }
+
+    /// True once if the map had to grow since the last call: the time for
+    /// maintenance.
+    pub fn take_has_grown(&mut self) -> bool {
+        std::mem::take(&mut self.has_grown)
+    }
+
+    /// Frees the reader slots of processes that have died.
+    pub fn clear_stale_readers(&mut self) -> Result<(), StoreError> {
+        let place = self.place();
+        let open = self.environment()?;
+        let mut dead = 0;
+        // SAFETY: the environment is open, and `dead` outlives the call.
+        let status =
+            unsafe { lmdb_sys::mdb_reader_check(open.environment.env(), &raw mut dead) };
+        if status == 0 {
+            return Ok(());
+        }
+        let reason = lmdb::Error::from_err_code(status).to_string();
+        Err(StoreError { call: "mdb_reader_check", place, reason })
+    }
+
+    /// Flushes everything that is committed to disk.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        self.attempt(|open| open.environment.sync(true).map_err(failed("mdb_env_sync")))
+    }
+
+    fn place(&self) -> String {
+        self.options.dir.display().to_string()
+    }
+
+    fn environment(&mut self) -> Result<&OpenEnvironment, StoreError> {
+        self.close_if_replaced();
+        if self.open.is_none() {
+            if let Some((when, error)) = &self.failure
+                && when.elapsed() < CHECK_INTERVAL
+            {
+                return Err(error.clone());
+            }
+            match self.open_environment() {
+                Ok(open) => self.open = Some(open),
+                Err(error) => {
+                    self.failure = Some((Instant::now(), error.clone()));
+                    return Err(error);
+                }
+            }
+        }
+        match &self.open {
+            Some(open) => Ok(open),
+            None => Err(self.error("mdb_env_open", "not open")),
+        }
+    }
+
+    fn error(&self, call: &'static str, reason: impl ToString) -> StoreError {
+        StoreError { call, place: self.place(), reason: reason.to_string() }
+    }
+
+    fn close_if_replaced(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        if open.checked.elapsed() < CHECK_INTERVAL {
+            return;
+        }
+        open.checked = Instant::now();
+        if file_identity(&self.options.dir).ok() != Some(open.identity) {
+            self.open = None;
+        }
+    }
+
+    fn open_environment(&self) -> Result<OpenEnvironment, StoreError> {
+        let sync_flags = match self.options.sync {
+            true => EnvironmentFlags::NO_META_SYNC,
+            false => EnvironmentFlags::NO_META_SYNC | EnvironmentFlags::NO_SYNC,
+        };
+        let environment = Environment::new()
+            .set_flags(sync_flags)
+            .set_max_dbs(Database::ALL.len() as u32)
+            .set_max_readers(MAX_READERS)
+            .set_map_size(self.options.map_size)
+            .open_with_permissions(&self.options.dir, 0o600)
+            .map_err(|error| self.error("mdb_env_open", error))?;
+        let identity = file_identity(&self.options.dir)
+            .map_err(|error| self.error("stat data.mdb", error))?;
+        let databases = open_databases(&environment).map_err(|error| match error {
+            Failure::Call(call, error) => self.error(call, error),
+            Failure::NeedsWrite => self.error("mdb_dbi_open", "needs a write transaction"),
+        })?;
+        Ok(OpenEnvironment { environment, databases, identity, checked: Instant::now() })
+    }
+
+    /// Runs a transaction, again when the map has changed: grown by another
+    /// process, or grown here because it was full.
+    fn attempt<T>(
+        &mut self,
+        mut run: impl FnMut(&OpenEnvironment) -> Attempt<T>,
+    ) -> Result<T, StoreError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (call, error) = match run(self.environment()?) {
+                Ok(value) => return Ok(value),
+                Err(Failure::NeedsWrite) => ("mdb_txn_begin", lmdb::Error::BadTxn),
+                Err(Failure::Call(call, error)) => (call, error),
+            };
+            if tries < MAX_TRIES && self.follow_map(error)? {
+                continue;
+            }
+            if matches!(error, lmdb::Error::Panic | lmdb::Error::Corrupted | lmdb::Error::Invalid) {
+                self.open = None;
+            }
+            return Err(self.error(call, error));
+        }
+    }
+
+    /// True if the error was about the map and the map is now another.
+    fn follow_map(&mut self, error: lmdb::Error) -> Result<bool, StoreError> {
+        let size = match error {
+            lmdb::Error::MapResized => 0,
+            lmdb::Error::MapFull => {
+                let info = self.environment()?.environment.info();
+                let size = info.map_err(|error| self.error("mdb_env_info", error))?.map_size();
+                self.has_grown = true;
+                let page_multiple = (size / 4).max(LEAST_GROWTH) & !(LEAST_GROWTH - 1);
+                size.saturating_add(page_multiple)
+            }
+            _ => return Ok(false),
+        };
+        let changed = self.environment()?.environment.set_map_size(size);
+        changed.map_err(|error| self.error("mdb_env_set_mapsize", error))?;
+        Ok(true)
+    }
+}
+
+fn file_identity(dir: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(dir.join("data.mdb"))?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Opens the three databases, and makes those that are missing.
+fn open_databases(environment: &Environment) -> Attempt<[lmdb::Database; 3]> {
+    let open = |database: Database| match environment.open_db(Some(database.name())) {
+        Err(lmdb::Error::NotFound) => {
+            environment.create_db(Some(database.name()), DatabaseFlags::empty())
+        }
+        opened => opened,
+    };
+    let [greylist, clients, tarpit] = Database::ALL.map(|database| {
+        let opened = match open(database) {
+            Err(lmdb::Error::MapResized) => {
+                environment.set_map_size(0).and_then(|()| open(database))
+            }
+            opened => opened,
+        };
+        opened.map_err(failed("mdb_dbi_open"))
+    });
+    Ok([greylist?, clients?, tarpit?])
+}
+
+/// The records as a transaction sees them.
+struct View<'a, T> {
+    transaction: T,
+    databases: &'a [lmdb::Database; 3],
+}
+
+fn get_record<'t>(
+    transaction: &'t impl Transaction,
+    databases: &[lmdb::Database; 3],
+    database: Database,
+    key: &[u8],
+) -> Attempt<Option<&'t [u8]>> {
+    let mut buffer = [0; MAX_KEY];
+    let stored = stored_key(key, &mut buffer);
+    match transaction.get(databases[database as usize], &stored) {
+        Ok(value) => Ok(Some(plain_value(stored, value))),
+        Err(lmdb::Error::NotFound) => Ok(None),
+        Err(error) => Err(Failure::Call("mdb_get", error)),
+    }
+}
+
+impl Records for View<'_, RoTransaction<'_>> {
+    type Error = Failure;
+
+    fn get(&self, database: Database, key: &[u8]) -> Attempt<Option<&[u8]>> {
+        get_record(&self.transaction, self.databases, database, key)
+    }
+
+    fn put(&mut self, _: Database, _: &[u8], _: &[u8]) -> Attempt<()> {
+        Err(Failure::NeedsWrite)
+    }
+
+    fn delete(&mut self, _: Database, _: &[u8]) -> Attempt<()> {
+        Err(Failure::NeedsWrite)
+    }
+}
+
+impl Records for View<'_, RwTransaction<'_>> {
+    type Error = Failure;
+
+    fn get(&self, database: Database, key: &[u8]) -> Attempt<Option<&[u8]>> {
+        get_record(&self.transaction, self.databases, database, key)
+    }
+
+    fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Attempt<()> {
+        let mut buffer = [0; MAX_KEY];
+        let stored = stored_key(key, &mut buffer);
+        let value = stored_value(key, value);
+        self.transaction
+            .put(self.databases[database as usize], &stored, &value, WriteFlags::empty())
+            .map_err(failed("mdb_put"))
+    }
+
+    fn delete(&mut self, database: Database, key: &[u8]) -> Attempt<()> {
+        let mut buffer = [0; MAX_KEY];
+        let stored = stored_key(key, &mut buffer);
+        match self.transaction.del(self.databases[database as usize], &stored, None) {
+            Ok(()) | Err(lmdb::Error::NotFound) => Ok(()),
+            Err(error) => Err(Failure::Call("mdb_del", error)),
+        }
+    }
+}
+
+impl OpenEnvironment {
+    fn write(&self) -> Attempt<View<'_, RwTransaction<'_>>> {
+        let transaction = self.environment.begin_rw_txn().map_err(failed("mdb_txn_begin"))?;
+        Ok(View { transaction, databases: &self.databases })
+    }
+
+    fn read(&self) -> Attempt<View<'_, RoTransaction<'_>>> {
+        let transaction = self.environment.begin_ro_txn().map_err(failed("mdb_txn_begin"))?;
+        Ok(View { transaction, databases: &self.databases })
+    }
+
+    fn scan(
+        &self,
+        database: Database,
+        after: Option<&[u8]>,
+        visit: &mut Visitor,
+    ) -> Attempt<bool> {
+        let view = self.read()?;
+        let cursor = view
+            .transaction
+            .open_ro_cursor(self.databases[database as usize])
+            .map_err(failed("mdb_cursor_open"))?;
+        let start = match after {
+            Some(_) => lmdb_sys::MDB_SET_RANGE,
+            None => lmdb_sys::MDB_FIRST,
+        };
+        let mut found = cursor.get(after, None, start);
+        loop {
+            let (stored_key, value) = match found {
+                Ok((Some(key), value)) => (key, value),
+                Ok((None, _)) | Err(lmdb::Error::NotFound) => return Ok(true),
+                Err(error) => return Err(Failure::Call("mdb_cursor_get", error)),
+            };
+            if after != Some(stored_key) {
+                let (key, value) = split_stored(stored_key, value);
+                if visit(Entry { stored_key, key, value }) == ControlFlow::Break(()) {
+                    return Ok(false);
+                }
+            }
+            found = cursor.get(None, None, lmdb_sys::MDB_NEXT);
+        }
+    }
+}
+
+impl Store for LmdbStore {
+    fn try_read(
+        &mut self,
+        rules: &Rules,
+        command: &Command,
+    ) -> Result<Option<Outcome>, StoreError> {
+        self.attempt(|open| match apply(&mut open.read()?, rules, command) {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(Failure::NeedsWrite) => Ok(None),
+            Err(failure) => Err(failure),
+        })
+    }
+
+    fn apply_batch(
+        &mut self,
+        rules: &Rules,
+        commands: &[Command],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), StoreError> {
+        let start = outcomes.len();
+        let result = self.attempt(|open| {
+            outcomes.truncate(start);
+            let mut view = open.write()?;
+            for command in commands {
+                outcomes.push(apply(&mut view, rules, command)?);
+            }
+            view.transaction.commit().map_err(failed("mdb_txn_commit"))
+        });
+        if result.is_err() {
+            outcomes.truncate(start);
+        }
+        result
+    }
+
+    fn scan(
+        &mut self,
+        database: Database,
+        after: Option<&[u8]>,
+        visit: &mut Visitor,
+    ) -> Result<bool, StoreError> {
+        self.attempt(|open| open.scan(database, after, visit))
+    }
+
+    fn remove_expired(
+        &mut self,
+        rules: &Rules,
+        database: Database,
+        stored_keys: &[Vec<u8>],
+        now: f64,
+    ) -> Result<u64, StoreError> {
+        self.attempt(|open| {
+            let mut removed = 0;
+            let mut view = open.write()?;
+            let handle = open.databases[database as usize];
+            for stored in stored_keys {
+                let value = match view.transaction.get(handle, stored) {
+                    Ok(value) => value,
+                    Err(lmdb::Error::NotFound) => continue,
+                    Err(error) => return Err(Failure::Call("mdb_get", error)),
+                };
+                if is_expired(rules, database, plain_value(stored, value), now) {
+                    view.transaction.del(handle, stored, None).map_err(failed("mdb_del"))?;
+                    removed += 1;
+                }
+            }
+            view.transaction.commit().map_err(failed("mdb_txn_commit"))?;
+            Ok(removed)
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! A store in memory, for tests and dry runs.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Range;
+use std::ops::{Bound, ControlFlow};
+
+use super::{Entry, Store, StoreError, Visitor};
+use crate::policy::apply::{Records, apply};
+use crate::policy::command::{Command, Outcome};
+use crate::policy::record::{Database, is_expired};
+use crate::policy::rules::Rules;
+
+/// Records in three sorted maps.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    maps: [BTreeMap<Vec<u8>, Vec<u8>>; 3],
+}
+
+/// A write was needed where only reading is allowed.
+struct NeedsWrite;
+
+/// The maps as one transaction sees them.
+struct View<'a> {
+    maps: &'a mut [BTreeMap<Vec<u8>, Vec<u8>>; 3],
+    may_write: bool,
+}
+
+impl View<'_> {
+    fn writable(
+        &mut self,
+        database: Database,
+    ) -> Result<&mut BTreeMap<Vec<u8>, Vec<u8>>, NeedsWrite> {
+        if self.may_write { Ok(&mut self.maps[database as usize]) } else { Err(NeedsWrite) }
+    }
+}
+
+impl Records for View<'_> {
+    type Error = NeedsWrite;
+
+    fn get(&self, database: Database, key: &[u8]) -> Result<Option<&[u8]>, NeedsWrite> {
+        Ok(self.maps[database as usize].get(key).map(Vec::as_slice))
+    }
+
+    fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), NeedsWrite> {
+        self.writable(database)?.insert(key.to_vec(), value.to_vec());
+        Ok(())
+    }
+
+    fn delete(&mut self, database: Database, key: &[u8]) -> Result<(), NeedsWrite> {
+        self.writable(database)?.remove(key);
+        Ok(())
+    }
+}
+
+impl MemoryStore {
+    /// Writes a record as it is.
+    pub fn insert(&mut self, database: Database, key: &[u8], value: &[u8]) {
+        self.maps[database as usize].insert(key.to_vec(), value.to_vec());
+    }
+}
+
+impl Store for MemoryStore {
+    fn try_read(
+        &mut self,
+        rules: &Rules,
+        command: &Command,
+    ) -> Result<Option<Outcome>, StoreError> {
+        let mut view = View { maps: &mut self.maps, may_write: false };
+        Ok(apply(&mut view, rules, command).ok())
+    }
+
+    fn apply_batch(
+        &mut self,
+        rules: &Rules,
+        commands: &[Command],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), StoreError> {
+        let mut view = View { maps: &mut self.maps, may_write: true };
+        outcomes.extend(commands.iter().flat_map(|command| apply(&mut view, rules, command)));
+        Ok(())
+    }
+
+    fn scan(
+        &mut self,
+        database: Database,
+        after: Option<&[u8]>,
+        visit: &mut Visitor,
+    ) -> Result<bool, StoreError> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let records: Range<'_, Vec<u8>, Vec<u8>> =
+            self.maps[database as usize].range::<[u8], _>((start, Bound::Unbounded));
+        for (key, value) in records {
+            if visit(Entry { stored_key: key, key, value }) == ControlFlow::Break(()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn remove_expired(
+        &mut self,
+        rules: &Rules,
+        database: Database,
+        stored_keys: &[Vec<u8>],
+        now: f64,
+    ) -> Result<u64, StoreError> {
+        let map = &mut self.maps[database as usize];
+        let before = map.len();
+        for key in stored_keys {
+            if map.get(key).is_some_and(|value| is_expired(rules, database, value, now)) {
+                map.remove(key);
+            }
+        }
+        Ok((before - map.len()) as u64)
+    }
+}

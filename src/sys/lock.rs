@@ -1,0 +1,98 @@
+//! Locks on octets of one file, by fcntl(2).
+//!
+//! Such a lock dies with its process, is not inherited by fork, and is lost
+//! when any descriptor of the file is closed in the process: so the file is
+//! opened once and kept open.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, fcntl};
+
+/// What an octet of the lock file stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// To be the daemon of this directory: held by the master.
+    Daemon,
+    /// To commit: held during a write transaction.
+    Commit,
+}
+
+/// The lock file of a database directory.
+#[derive(Debug)]
+pub struct LockFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl LockFile {
+    /// Opens the file, and makes it if it is missing. A symbolic link is
+    /// refused.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
+        Ok(LockFile { file, path: path.to_owned() })
+    }
+
+    /// Opens the same path again: the file may have been replaced.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        *self = LockFile::open(&self.path)?;
+        Ok(())
+    }
+
+    /// The open file, to change its owner.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Takes a lock if it is free; false if another process has it.
+    pub fn try_lock(&self, claim: Claim) -> io::Result<bool> {
+        match fcntl(&self.file, FcntlArg::F_SETLK(&flock(claim, libc::F_WRLCK as i16))) {
+            Ok(_) => Ok(true),
+            Err(nix::Error::EACCES | nix::Error::EAGAIN) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes a lock and waits for it.
+    pub fn lock(&self, claim: Claim) -> io::Result<()> {
+        loop {
+            match fcntl(&self.file, FcntlArg::F_SETLKW(&flock(claim, libc::F_WRLCK as i16))) {
+                Ok(_) => return Ok(()),
+                Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Gives a lock back.
+    pub fn unlock(&self, claim: Claim) -> io::Result<()> {
+        fcntl(&self.file, FcntlArg::F_SETLK(&flock(claim, libc::F_UNLCK as i16)))?;
+        Ok(())
+    }
+
+    /// The process that has a lock; `None` if it is free or ours.
+    pub fn holder(&self, claim: Claim) -> io::Result<Option<i32>> {
+        let mut lock = flock(claim, libc::F_WRLCK as i16);
+        fcntl(&self.file, FcntlArg::F_GETLK(&mut lock))?;
+        Ok((lock.l_type != libc::F_UNLCK as i16).then_some(lock.l_pid))
+    }
+}
+
+fn flock(claim: Claim, kind: i16) -> libc::flock {
+    // SAFETY: flock is a plain structure of integers, for which zeros are valid.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind;
+    lock.l_whence = libc::SEEK_SET as i16;
+    lock.l_start = claim as libc::off_t;
+    lock.l_len = 1;
+    lock
+}

@@ -1,0 +1,179 @@
+//! Processes: fork, privileges, limits, and leaving the terminal.
+
+use std::ffi::CString;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Gid, Group, Pid, Uid, User};
+
+/// Which side of a fork this is.
+pub enum Side {
+    /// The new process.
+    Child,
+    /// The old one, with the number of the new one.
+    Parent(Pid),
+}
+
+/// Forks. The program has no threads, so the child may do anything.
+pub fn fork() -> io::Result<Side> {
+    // SAFETY: no code of this program starts a thread, so the child of a fork
+    // holds no lock of another thread.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Child => Ok(Side::Child),
+        nix::unistd::ForkResult::Parent { child } => Ok(Side::Parent(child)),
+    }
+}
+
+/// A child that has ended, and how, in words.
+pub struct Death {
+    /// Its number.
+    pub pid: Pid,
+    /// `status N` or `signal NAME`.
+    pub how: String,
+    /// It was ended by SIGKILL, which no fault of its own causes.
+    pub was_killed: bool,
+    /// It ended with status 0.
+    pub was_orderly: bool,
+}
+
+/// Reaps one child that has ended; `None` if there is none.
+pub fn reap() -> Option<Death> {
+    loop {
+        return match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, status)) => Some(Death {
+                pid,
+                how: format!("status {status}"),
+                was_killed: false,
+                was_orderly: status == 0,
+            }),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => Some(Death {
+                pid,
+                how: format!("signal {signal}"),
+                was_killed: signal == nix::sys::signal::Signal::SIGKILL,
+                was_orderly: false,
+            }),
+            Err(nix::Error::EINTR) => continue,
+            _ => None,
+        };
+    }
+}
+
+/// Whom to become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The user's name, for the supplementary groups.
+    pub name: String,
+    /// The user.
+    pub uid: Uid,
+    /// The group.
+    pub gid: Gid,
+}
+
+/// Finds a user and a group by name or number. Without a group it is
+/// `postgrey`, else `nogroup`, else the user's own.
+pub fn find_identity(user: &str, group: Option<&str>) -> Result<Identity, String> {
+    let found = find_user(user)?.ok_or_else(|| format!("No such user \"{user}\""))?;
+    let gid = match group {
+        Some(group) => find_group(group)?.ok_or_else(|| format!("No such group \"{group}\""))?,
+        None => match find_group("postgrey")? {
+            Some(gid) => gid,
+            None => find_group("nogroup")?.unwrap_or(found.gid),
+        },
+    };
+    Ok(Identity { name: found.name, uid: found.uid, gid })
+}
+
+fn find_user(user: &str) -> Result<Option<User>, String> {
+    let found = match user.parse() {
+        Ok(number) => User::from_uid(Uid::from_raw(number)),
+        Err(_) => User::from_name(user),
+    };
+    found.map_err(|error| format!("cannot look up user \"{user}\": {error}"))
+}
+
+fn find_group(group: &str) -> Result<Option<Gid>, String> {
+    if let Ok(number) = group.parse() {
+        return Ok(Some(Gid::from_raw(number)));
+    }
+    match Group::from_name(group) {
+        Ok(found) => Ok(found.map(|group| group.gid)),
+        Err(error) => Err(format!("cannot look up group \"{group}\": {error}")),
+    }
+}
+
+/// True if this process has root's privileges.
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
+/// Becomes that user for good: groups, group, user, in this order, and makes
+/// sure there is no way back. Whoever is not root stays what he is, if that is
+/// the user asked for.
+pub fn become_user(identity: &Identity) -> Result<(), String> {
+    if !is_root() {
+        if Uid::effective() == identity.uid {
+            return Ok(());
+        }
+        return Err(format!("cannot become user \"{}\": not started as root", identity.name));
+    }
+    if identity.uid.is_root() {
+        return Err("refusing to run as root".to_string());
+    }
+    let name = CString::new(identity.name.as_str()).map_err(|error| error.to_string())?;
+    // The type of the group argument differs between systems.
+    let gid = identity.gid.as_raw();
+    // SAFETY: the name is a string that ends in NUL and outlives the call.
+    if unsafe { libc::initgroups(name.as_ptr(), gid as _) } != 0 {
+        return Err(format!("initgroups: {}", io::Error::last_os_error()));
+    }
+    nix::unistd::setgid(identity.gid).map_err(|error| format!("setgid: {error}"))?;
+    nix::unistd::setuid(identity.uid).map_err(|error| format!("setuid: {error}"))?;
+    if nix::unistd::setuid(Uid::from_raw(0)).is_ok() || Uid::effective().is_root() {
+        return Err(format!("root is still reachable from user \"{}\"", identity.name));
+    }
+    Ok(())
+}
+
+/// Sets the mask of permissions that new files do not get.
+pub fn set_umask(mask: u32) {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask as _));
+}
+
+/// Raises the limit of open descriptors to the hard limit and returns it.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    // SAFETY: rlimit is a plain structure of integers; both calls get a valid
+    // pointer to one.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        limit.rlim_cur = limit.rlim_max;
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(limit.rlim_cur as u64)
+    }
+}
+
+/// Makes standard input, output and error /dev/null.
+pub fn close_stdio() -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    for descriptor in 0..3 {
+        // SAFETY: dup2 onto the standard descriptors, which no object of this
+        // program owns.
+        if unsafe { libc::dup2(null.as_raw_fd(), descriptor) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Leaves the controlling terminal: a new session, working directory `/`.
+pub fn leave_terminal() -> io::Result<()> {
+    nix::unistd::setsid()?;
+    nix::unistd::chdir("/")?;
+    Ok(())
+}
