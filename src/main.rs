@@ -1,2 +1,58 @@
-//! postgrey(8).
-fn main() {}
+//! postgrey(8): from the command line to the server, or to what else was asked
+//! for, and to the exit status.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, exit};
+
+use postgrey::config::settings::Settings;
+use postgrey::config::{self, Invocation, check};
+
+fn main() {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    exit(match config::parse(&args) {
+        Ok(Invocation::Serve(settings)) => postgrey::server::run(&settings),
+        Ok(Invocation::Help) => print(config::help_text().as_bytes()),
+        Ok(Invocation::Version) => print(format!("postgrey {}\n", config::VERSION).as_bytes()),
+        Ok(Invocation::Man) => show_manual(),
+        Ok(Invocation::Check { settings, problems }) => say_problems(&settings, problems),
+        Ok(Invocation::PrintConfig(settings)) => print(&config::print_config(&settings)),
+        Err(error) => {
+            complain(&error.message);
+            error.exit_code
+        }
+    })
+}
+
+/// Writes to standard output; 1 if that fails, as for `--help >/dev/full`.
+fn print(text: &[u8]) -> i32 {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Ok(()) => 0,
+        Err(error) => {
+            complain(&format!("can't write to standard output: {error}"));
+            1
+        }
+    }
+}
+
+/// Writes a line to standard error, and does without if that is closed.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn say_problems(settings: &Settings, mut problems: Vec<String>) -> i32 {
+    problems.extend(check::check(settings));
+    for problem in &problems {
+        complain(problem);
+    }
+    i32::from(!problems.is_empty())
+}
+
+/// Becomes man(1); comes back only if there is none.
+fn show_manual() -> i32 {
+    let error = Command::new("man").arg("postgrey").exec();
+    complain(&format!("can't run man: {error}"));
+    2
+}

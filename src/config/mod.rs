@@ -1,3 +1,126 @@
-//! Options as typed, settings as meant.
+//! The command line, in two steps: options as typed (`typed`), then settings
+//! as meant (`meaning`), so that the grammar, which is Perl's, and the
+//! meaning of each option stay apart. One table ([`options`]) feeds both, the
+//! help text and the printed configuration (`show`).
+//!
+//! Nothing here but [`check`] looks at the system, except for its name.
 
+pub mod check;
+mod meaning;
+pub mod options;
+pub mod paths;
 pub mod settings;
+mod show;
+mod typed;
+pub mod values;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+
+pub use options::OptionSpec;
+pub use show::help_text;
+
+use options::Id;
+use settings::Settings;
+use typed::Typed;
+
+/// The version, as `--version` and `%v` in the header show it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Invocation {
+    /// Serve.
+    Serve(Box<Settings>),
+    /// `--help`: print [`help_text`].
+    Help,
+    /// `--version`: print `postgrey` and [`VERSION`].
+    Version,
+    /// `--man`: show the manual page.
+    Man,
+    /// `--check`: say everything that is wrong.
+    Check {
+        /// The settings, with defaults where an option is wrong.
+        settings: Box<Settings>,
+        /// What is wrong with the options, one message each.
+        problems: Vec<String>,
+    },
+    /// `--print-config`: print [`print_config`] of these.
+    PrintConfig(Box<Settings>),
+}
+
+/// Why the program does not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The text for standard error, without the last line end. Several
+    /// mistakes are several lines.
+    pub message: String,
+    /// The exit status: 1 if the words do not fit the grammar, 2 if a value
+    /// is wrong, 255 for an address, as the original has it.
+    pub exit_code: i32,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Reads the command line, without the program's name.
+///
+/// # Errors
+///
+/// Everything that is wrong with it; with `--check` that is no error but the
+/// answer.
+pub fn parse(args: &[OsString]) -> Result<Invocation, ConfigError> {
+    let typed = Typed::read(args);
+    let is_check = typed.has(Id::Check);
+    if !is_check && !typed.complaints.is_empty() {
+        return Err(ConfigError {
+            message: typed.complaints.join("\n"),
+            exit_code: 1,
+        });
+    }
+    for (id, invocation) in [
+        (Id::Help, Invocation::Help),
+        (Id::Man, Invocation::Man),
+        (Id::Version, Invocation::Version),
+    ] {
+        if typed.has(id) {
+            return Ok(invocation);
+        }
+    }
+    let (settings, wrong) = meaning::settings_of(&typed);
+    let settings = Box::new(settings);
+    let messages = wrong.iter().map(|error| error.message.clone());
+    if is_check {
+        let problems = typed.complaints.iter().cloned().chain(messages).collect();
+        return Ok(Invocation::Check { settings, problems });
+    }
+    if let Some(first) = wrong.first() {
+        let message = messages.collect::<Vec<_>>().join("\n");
+        return Err(ConfigError {
+            message,
+            exit_code: first.exit_code,
+        });
+    }
+    if typed.has(Id::PrintConfig) {
+        return Ok(Invocation::PrintConfig(settings));
+    }
+    Ok(Invocation::Serve(settings))
+}
+
+/// The options that differ from the defaults, one a line, each line one word
+/// for a command line, which read again gives equal settings. Bytes, because
+/// paths are.
+pub fn print_config(settings: &Settings) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for word in show::words(settings) {
+        lines.extend_from_slice(word.as_bytes());
+        lines.push(b'\n');
+    }
+    lines
+}

@@ -1,10 +1,20 @@
 //! The settings as meant: what the options, once checked, tell the program to
 //! do.
 
+use std::fmt;
 use std::path::PathBuf;
 
+use super::meaning::with_local_files;
+use super::paths;
 use crate::log::Level;
 use crate::policy::rules::{Rules, Texts};
+
+/// Default of `--db-size`: far more than a busy site needs, since the file
+/// grows only as it fills; 32-bit systems have no addresses for it.
+const DB_SIZE: usize = if usize::BITS >= 64 { 4 << 30 } else { 1 << 30 };
+
+/// Default of `--listen-queue-size`; the system cuts it to its own maximum.
+pub const LISTEN_QUEUE_SIZE: i32 = 999;
 
 /// Where the server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +30,24 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
+/// The form `--inet` and `--unix` take.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Inet { host: None, port } => write!(f, "*:{port}"),
+            Listen::Inet {
+                host: Some(host),
+                port,
+            } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Listen::Inet {
+                host: Some(host),
+                port,
+            } => write!(f, "{host}:{port}"),
+            Listen::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
 /// How safe a commit is (`--sync`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
@@ -33,13 +61,15 @@ pub enum Sync {
 /// Everything the server needs to know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Sockets to listen on, in the order given.
+    /// Sockets to listen on: first those of `--unix`, then those of `--inet`,
+    /// each in the order given.
     pub listen: Vec<Listen>,
     /// Mode of UNIX sockets (`--socketmode`, 0666).
     pub socket_mode: u32,
-    /// Length of the listen queue (`--listen-queue-size`).
+    /// Length of the listen queue (`--listen-queue-size`), 1 to 999.
     pub listen_queue_size: i32,
-    /// Name or number of the user to become (`--user`, postgrey).
+    /// Name or number of the user to become (`--user`, postgrey); never root
+    /// by name or number, though another name may still stand for user 0.
     pub user: String,
     /// Name or number of the group to become (`--group`); `None`: postgrey if
     /// there is one, else nogroup, else the user's own.
@@ -52,11 +82,15 @@ pub struct Settings {
     pub daemonize: bool,
     /// The least important level that is logged.
     pub verbosity: Level,
-    /// Facility of syslog(3) (`--syslog-facility`, mail).
+    /// Facility of syslog(3) (`--syslog-facility`, mail), one of
+    /// [`super::values::SYSLOG_FACILITIES`].
     pub syslog_facility: String,
-    /// Whitelists of clients, in the order read.
+    /// Log to standard error as well, also with `-d` (`--log-stderr`).
+    pub log_stderr: bool,
+    /// Whitelists of clients, in the order read: those given or the default,
+    /// each followed by its `.local` file.
     pub whitelist_clients: Vec<PathBuf>,
-    /// Whitelists of recipients, in the order read.
+    /// Whitelists of recipients, likewise.
     pub whitelist_recipients: Vec<PathBuf>,
     /// Decide, log and record, but always answer DUNNO (`--noaction`).
     pub noaction: bool,
@@ -64,11 +98,11 @@ pub struct Settings {
     pub exim: bool,
     /// Serve standard input and output (`--spawn`).
     pub spawn: bool,
-    /// Number of worker processes (`--workers`).
+    /// Number of worker processes (`--workers`), 1 to 64.
     pub workers: usize,
     /// How safe a commit is (`--sync`).
     pub sync: Sync,
-    /// Size of the memory map in octets (`--db-size`).
+    /// Size of the memory map in octets (`--db-size`), 1 MiB or more.
     pub db_size: usize,
     /// File for the statistics in Prometheus text format (`--stats-file`).
     pub stats_file: Option<PathBuf>,
@@ -76,4 +110,44 @@ pub struct Settings {
     pub rules: Rules,
     /// The texts of replies.
     pub texts: Texts,
+}
+
+impl Default for Settings {
+    /// The settings of a command line without options.
+    fn default() -> Self {
+        Settings {
+            listen: Vec::new(),
+            socket_mode: 0o666,
+            listen_queue_size: LISTEN_QUEUE_SIZE,
+            user: paths::USER.into(),
+            group: None,
+            dbdir: paths::DBDIR.into(),
+            pidfile: None,
+            daemonize: false,
+            verbosity: Level::Notice,
+            syslog_facility: "mail".into(),
+            log_stderr: false,
+            whitelist_clients: with_local_files([paths::whitelist_clients()]),
+            whitelist_recipients: with_local_files([paths::whitelist_recipients()]),
+            noaction: false,
+            exim: false,
+            spawn: false,
+            workers: 4,
+            sync: Sync::Commit,
+            db_size: DB_SIZE,
+            stats_file: None,
+            rules: Rules::default(),
+            texts: Texts {
+                hostname: host_name(),
+                ..Texts::default()
+            },
+        }
+    }
+}
+
+/// The name of this host; `localhost` should the system not tell.
+fn host_name() -> String {
+    nix::unistd::gethostname().map_or("localhost".into(), |name| {
+        name.to_string_lossy().into_owned()
+    })
 }
