@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod lock;
+pub mod poll;
 pub mod process;
 pub mod shared;
 pub mod signals;

@@ -1,0 +1,69 @@
+//! Reads the whitelist files that the settings name.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::meaning::is_local_file;
+use super::settings::Settings;
+use crate::policy::decide::Whitelists;
+use crate::policy::whitelist::{ClientWhitelist, Complaint, RecipientWhitelist};
+
+/// What was read, and what is wrong with it.
+pub struct Loaded {
+    /// The lists, without the lines and files that could not be used.
+    pub whitelists: Whitelists,
+    /// One problem an entry.
+    pub problems: Vec<Problem>,
+}
+
+/// Something wrong with a whitelist file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// `FILE line N: why`, or `can't open FILE: why`.
+    pub text: String,
+    /// At a reload it keeps the old lists in use.
+    pub is_fatal: bool,
+}
+
+/// Reads all files. One that does not exist is no problem if its name ends in
+/// `.local`.
+pub fn load(settings: &Settings) -> Loaded {
+    let mut clients = ClientWhitelist::new(settings.rules.compat);
+    let mut recipients = RecipientWhitelist::new();
+    let mut problems = Vec::new();
+    for file in &settings.whitelist_clients {
+        read_file(file, &mut problems, |name, text| clients.add_file(name, text));
+    }
+    for file in &settings.whitelist_recipients {
+        read_file(file, &mut problems, |name, text| recipients.add_file(name, text));
+    }
+    let late = clients.finish().into_iter().chain(recipients.finish());
+    problems.extend(late.map(Problem::from));
+    Loaded { whitelists: Whitelists { clients, recipients }, problems }
+}
+
+fn read_file(
+    file: &Path,
+    problems: &mut Vec<Problem>,
+    add: impl FnOnce(&str, &[u8]) -> Vec<Complaint>,
+) {
+    match fs::read(file) {
+        Ok(text) => {
+            let complaints = add(&file.display().to_string(), &text);
+            problems.extend(complaints.into_iter().map(Problem::from));
+        }
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && is_local_file(file.as_os_str()) => {}
+        Err(error) => problems.push(Problem {
+            text: format!("can't open {}: {}", file.display(), super::check::reason(&error)),
+            is_fatal: true,
+        }),
+    }
+}
+
+impl From<Complaint> for Problem {
+    fn from(complaint: Complaint) -> Self {
+        Problem { text: complaint.to_string(), is_fatal: complaint.fatal }
+    }
+}

@@ -1,0 +1,205 @@
+//! From the bytes of a connection to replies: what workers and spawned
+//! sessions have in common.
+
+use std::rc::Rc;
+
+use super::counters::Counter;
+use super::shared::Shared;
+use crate::config::VERSION;
+use crate::config::settings::Settings;
+use crate::config::whitelists;
+use crate::log::{Level, Log};
+use crate::policy::command::{Outcome, Verdict};
+use crate::policy::decide::{Decision, Examined, Policy, Surroundings};
+use crate::policy::request::{Attribute, Event, RequestReader};
+use crate::policy::triplet::Keys;
+use crate::store::Store;
+use crate::sys::clock;
+
+/// Octets of unsent replies beyond which no further request of a connection is
+/// looked at: the peer has to read first.
+pub const MAX_OUTPUT: usize = 16 * 1024;
+
+/// Why [`Engine::advance`] stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advance {
+    /// The input is used up.
+    NeedInput,
+    /// The peer must read its replies first; there may be input left.
+    NeedOutput,
+    /// The request of the reader waits for its command to be committed.
+    NeedCommit,
+    /// The connection is to be closed behind its replies (`--exim`).
+    Close,
+}
+
+/// Everything that turns requests into replies but the store.
+pub struct Engine {
+    settings: Settings,
+    policy: Policy,
+    keys: Keys,
+    log: Rc<Log>,
+    shared: Shared,
+}
+
+impl Engine {
+    /// An engine with whitelists that were read before.
+    pub fn new(settings: &Settings, policy: Policy, log: Rc<Log>, shared: Shared) -> Self {
+        Engine { settings: settings.clone(), policy, keys: Keys::default(), log, shared }
+    }
+
+    /// The numbers and switches that decide.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Reads the whitelists again; keeps the old ones if one of the files is
+    /// unreadable or bad.
+    pub fn reload(&mut self) {
+        let loaded = whitelists::load(&self.settings);
+        for problem in &loaded.problems {
+            self.log.complain(&problem.text);
+        }
+        if loaded.problems.iter().any(|problem| problem.is_fatal) {
+            self.log.complain("whitelists not reloaded: the old ones stay in use");
+        } else {
+            self.policy.whitelists = loaded.whitelists;
+        }
+    }
+
+    /// Handles requests until something is missing. Replies go to `output`; on
+    /// [`Advance::NeedCommit`] the command is in `command`, encoded.
+    pub fn advance(
+        &mut self,
+        store: &mut dyn Store,
+        reader: &mut RequestReader,
+        input: &mut &[u8],
+        output: &mut Vec<u8>,
+        command: &mut Vec<u8>,
+    ) -> Advance {
+        loop {
+            if output.len() >= MAX_OUTPUT {
+                return Advance::NeedOutput;
+            }
+            let Some(event) = reader.next_event(input) else { return Advance::NeedInput };
+            let decision = match event {
+                Event::Request => match self.decide(store, reader, command) {
+                    Some(decision) => decision,
+                    None => return Advance::NeedCommit,
+                },
+                Event::TooLarge(limit) => {
+                    self.shared.counters.add(Counter::TooLarge, 1);
+                    self.log.complain(&format!("request not looked at: {limit}"));
+                    output.extend_from_slice(b"action=DUNNO\n\n");
+                    if self.settings.exim {
+                        return Advance::Close;
+                    }
+                    continue;
+                }
+                Event::Unrecognized => {
+                    self.shared.counters.add(Counter::Unrecognized, 1);
+                    let kind = reader.request().text(Attribute::Request);
+                    let line = [b"unrecognized request type: '", kind, b"'"].concat();
+                    self.log.write(Level::Error, &line);
+                    continue;
+                }
+                Event::Garbage(shown) => {
+                    self.shared.counters.add(Counter::Garbage, 1);
+                    let line = [b"ignoring garbage: <", &shown[..], b">"].concat();
+                    self.log.write(Level::Warning, &line);
+                    continue;
+                }
+            };
+            if self.answer(reader, &decision, output) == Advance::Close {
+                return Advance::Close;
+            }
+        }
+    }
+
+    /// Decides a request if that takes no write; else encodes its command.
+    fn decide(
+        &mut self,
+        store: &mut dyn Store,
+        reader: &RequestReader,
+        command: &mut Vec<u8>,
+    ) -> Option<Decision> {
+        let asked = match self.policy.examine(reader.request(), clock::seconds(), &mut self.keys) {
+            Examined::Decided(decision) => return Some(decision),
+            Examined::Ask(asked) => asked,
+        };
+        match store.try_read(&self.policy.rules, &asked) {
+            Ok(Some(outcome)) => Some(Decision::Stored(outcome)),
+            Ok(None) => {
+                command.clear();
+                asked.encode(command);
+                None
+            }
+            Err(error) => {
+                self.log.complain(&error.to_string());
+                Some(Decision::StoreFailed)
+            }
+        }
+    }
+
+    /// Answers the request that waited for its command; `None`: it failed.
+    pub fn finish(
+        &mut self,
+        reader: &RequestReader,
+        outcome: Option<Outcome>,
+        output: &mut Vec<u8>,
+    ) -> Advance {
+        self.answer(reader, &outcome.map_or(Decision::StoreFailed, Decision::Stored), output)
+    }
+
+    fn answer(
+        &mut self,
+        reader: &RequestReader,
+        decision: &Decision,
+        output: &mut Vec<u8>,
+    ) -> Advance {
+        self.count(decision);
+        let surroundings = Surroundings {
+            instances: self.shared.instances,
+            version: VERSION,
+            date: &clock::push_date,
+        };
+        let log = &self.log;
+        let start = output.len();
+        self.policy.answer(reader.request(), decision, &surroundings, output, &mut |level, line| {
+            log.write(level, line);
+        });
+        if output[start..].starts_with(b"action=PREPEND ") {
+            self.shared.counters.add(Counter::PassHeader, 1);
+        }
+        if self.settings.exim { Advance::Close } else { Advance::NeedInput }
+    }
+
+    fn count(&self, decision: &Decision) {
+        let counters = &self.shared.counters;
+        counters.add(Counter::Requests, 1);
+        let counter = match decision {
+            Decision::Missing(_) | Decision::BadAddress => Counter::Unusable,
+            Decision::ClientWhitelisted => Counter::PassClientWhitelist,
+            Decision::RecipientWhitelisted => Counter::PassRecipientWhitelist,
+            Decision::StoreFailed => Counter::StoreErrors,
+            Decision::Stored(outcome) => {
+                if outcome.bad_record {
+                    counters.add(Counter::BadRecords, 1);
+                    self.log.complain("a record could not be read and was taken for absent");
+                }
+                if outcome.client_whitelisted {
+                    counters.add(Counter::ClientsWhitelisted, 1);
+                }
+                match outcome.verdict {
+                    Verdict::ClientAutoWhitelisted => Counter::PassClientAwl,
+                    Verdict::TarpitPassed => Counter::TarpitPassed,
+                    Verdict::Tarpit => Counter::Tarpitted,
+                    Verdict::Greylist { is_new: true, .. } => Counter::GreylistNew,
+                    Verdict::Greylist { is_new: false, .. } => Counter::GreylistEarly,
+                    Verdict::Pass { .. } => Counter::PassTriplet,
+                }
+            }
+        };
+        counters.add(counter, 1);
+    }
+}

@@ -1,0 +1,109 @@
+//! Waiting for many descriptors at once, by poll(2).
+//!
+//! The set is kept between calls, so a wait over thousands of idle connections
+//! costs the system call alone.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// Input, or the end of it.
+    pub input: bool,
+    /// Room for output.
+    pub output: bool,
+}
+
+impl Interest {
+    /// Input only.
+    pub const INPUT: Interest = Interest { input: true, output: false };
+    /// Nothing: only that the peer is gone.
+    pub const NONE: Interest = Interest { input: false, output: false };
+}
+
+/// What has happened to a descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// There is input or the end of it.
+    pub input: bool,
+    /// There is room for output.
+    pub output: bool,
+    /// The peer is gone for both directions, or the descriptor is broken.
+    pub gone: bool,
+}
+
+/// A set of descriptors, each at a place of its own.
+#[derive(Default)]
+pub struct PollSet {
+    places: Vec<libc::pollfd>,
+}
+
+const EMPTY: libc::pollfd = libc::pollfd { fd: -1, events: 0, revents: 0 };
+
+impl PollSet {
+    /// Puts a descriptor at a place, replacing the one there. Whoever closes it
+    /// clears the place first.
+    pub fn set(&mut self, place: usize, descriptor: &impl AsFd, interest: Interest) {
+        if self.places.len() <= place {
+            self.places.resize(place + 1, EMPTY);
+        }
+        let mut events = 0;
+        if interest.input {
+            events |= libc::POLLIN;
+        }
+        if interest.output {
+            events |= libc::POLLOUT;
+        }
+        let fd = descriptor.as_fd().as_raw_fd();
+        // What has been seen of this descriptor stays until the next wait.
+        let revents = self.places[place].revents;
+        self.places[place] = libc::pollfd { fd, events, revents };
+    }
+
+    /// Takes the descriptor off a place.
+    pub fn clear(&mut self, place: usize) {
+        if let Some(place) = self.places.get_mut(place) {
+            *place = EMPTY;
+        }
+    }
+
+    /// Forgets all places from this one on.
+    pub fn truncate(&mut self, length: usize) {
+        self.places.truncate(length);
+    }
+
+    /// Waits until a descriptor is ready; with `None` without end. The number
+    /// of ready ones; 0 if the time is over or a signal came.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        // Rounded up, so that a deadline has passed when the wait is over.
+        let milliseconds = timeout.map_or(-1, |timeout| {
+            timeout.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32
+        });
+        let count = self.places.len() as libc::nfds_t;
+        // SAFETY: the pointer and the number are those of the vector.
+        let ready = unsafe { libc::poll(self.places.as_mut_ptr(), count, milliseconds) };
+        if ready >= 0 {
+            return Ok(ready as usize);
+        }
+        for place in &mut self.places {
+            place.revents = 0;
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            error => Err(error),
+        }
+    }
+
+    /// What the last wait saw at a place.
+    pub fn readiness(&self, place: usize) -> Readiness {
+        let Some(place) = self.places.get(place) else { return Readiness::default() };
+        let has = |events: i16| place.revents & events != 0;
+        Readiness {
+            input: has(libc::POLLIN),
+            output: has(libc::POLLOUT),
+            gone: has(libc::POLLHUP | libc::POLLERR | libc::POLLNVAL),
+        }
+    }
+}
