@@ -1,0 +1,267 @@
+//! Whitelisted clients, by name or address.
+
+use super::addresses::{Addresses, Entered};
+use super::lines::{Content, read_lines};
+use super::patterns::Patterns;
+use super::{Complaint, Place, Places, Rank, keep_first, place, suffixes, with_lower_case};
+use crate::policy::rules::Compat;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+/// Clients which are never greylisted.
+#[derive(Clone, Debug)]
+pub struct ClientWhitelist {
+    places: Places,
+    names: HashMap<Box<[u8]>, Rank>,
+    addresses: Addresses,
+    patterns: Patterns,
+}
+
+impl ClientWhitelist {
+    /// An empty list; `compat` chooses how addresses are read and compared.
+    pub fn new(compat: Compat) -> Self {
+        ClientWhitelist {
+            places: Places::default(),
+            names: HashMap::new(),
+            addresses: Addresses::new(compat.addresses_are_text()),
+            patterns: Patterns::default(),
+        }
+    }
+
+    /// Adds the rules of a file's text; `file` is its name in messages. Lines
+    /// that are no rules are skipped and complained about.
+    pub fn add_file(&mut self, file: &str, text: &[u8]) -> Vec<Complaint> {
+        let file: Rc<str> = file.into();
+        let mut complaints = Vec::new();
+        for line in read_lines(text) {
+            let mut complain = |why: String, fatal| {
+                complaints.push(Complaint {
+                    place: place(&file, line.number),
+                    why,
+                    fatal,
+                });
+            };
+            let rank = self.places.len();
+            match line.content {
+                Content::Blanks => {
+                    complain("doesn't look like a hostname".into(), false);
+                    continue;
+                }
+                Content::Pattern(pattern) => {
+                    if let Err(why) = self.patterns.add(pattern, rank) {
+                        complain(why, true);
+                        continue;
+                    }
+                }
+                Content::BrokenPattern(word, why) => {
+                    complain(why.into(), false);
+                    self.add_name(word, rank);
+                }
+                Content::Word(word) => match self.addresses.add(word, rank) {
+                    Entered::Skipped(why) => {
+                        complain(why, false);
+                        continue;
+                    }
+                    Entered::Rule(warning) => {
+                        if let Some(why) = warning {
+                            complain(why, false);
+                        }
+                    }
+                    Entered::Name(warning) => {
+                        if let Some(why) = warning.or_else(|| doubt_name(word)) {
+                            complain(why, false);
+                        }
+                        self.add_name(word, rank);
+                    }
+                },
+            }
+            self.places.add(&file, line.number);
+        }
+        complaints
+    }
+
+    fn add_name(&mut self, name: &[u8], rank: Rank) {
+        self.names
+            .entry(name.to_ascii_lowercase().into())
+            .or_insert(rank);
+    }
+
+    /// To be called when all files are added: the patterns match only then.
+    pub fn finish(&mut self) -> Vec<Complaint> {
+        self.places.complain(self.patterns.finish())
+    }
+
+    /// The rule that whitelists a client of this name: the first of those that
+    /// name it or a domain above it, otherwise the first pattern found in it.
+    pub fn match_name(&self, name: &[u8]) -> Option<&Place> {
+        let mut best = None;
+        if !self.names.is_empty() {
+            with_lower_case(name, |name| {
+                keep_first(&mut best, self.names.get(name).copied());
+                for domain in suffixes(name, |octet| octet == b'.') {
+                    keep_first(&mut best, self.names.get(domain).copied());
+                }
+            });
+        }
+        self.places.get(best.or_else(|| self.patterns.find(name))?)
+    }
+
+    /// The first rule that whitelists this address: `as_sent` is the attribute
+    /// as it came, `parsed` the address it means, if it is one. The rules of
+    /// 1.37 look only at `parsed`, those of 1.34 only at `as_sent`.
+    pub fn match_address(&self, as_sent: &[u8], parsed: Option<IpAddr>) -> Option<&Place> {
+        self.places.get(self.addresses.find(as_sent, parsed)?)
+    }
+
+    /// The number of rules.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// True if there is no rule.
+    pub fn is_empty(&self) -> bool {
+        self.places.len() == 0
+    }
+}
+
+/// A warning about names that can match nothing real.
+fn doubt_name(name: &[u8]) -> Option<String> {
+    if name.contains(&b'*') {
+        Some("* is no wildcard here; a name without it matches its subdomains, too".into())
+    } else if name.starts_with(b".") {
+        Some(
+            "no client's name has an empty part; without the dot it matches subdomains, too".into(),
+        )
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(text: &str) -> (ClientWhitelist, Vec<String>) {
+        let mut list = ClientWhitelist::new(Compat::Targrey137);
+        let mut complaints = list.add_file("W", text.as_bytes());
+        complaints.extend(list.finish());
+        (list, complaints.iter().map(ToString::to_string).collect())
+    }
+
+    fn line_of(place: Option<&Place>) -> Option<usize> {
+        place.map(|place| place.line)
+    }
+
+    #[test]
+    fn a_name_matches_itself_and_below() {
+        let (list, complaints) = list("example.edu\nUPPER.example");
+        assert!(complaints.is_empty());
+        for name in [
+            "example.edu",
+            "a.b.EXAMPLE.edu",
+            ".example.edu",
+            "x.upper.example",
+        ] {
+            assert!(list.match_name(name.as_bytes()).is_some(), "{name}");
+        }
+        for name in [
+            "",
+            "notexample.edu",
+            "example.edu.evil",
+            "edu",
+            "exampleXedu",
+            "example.edu.",
+        ] {
+            assert!(list.match_name(name.as_bytes()).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn dots_in_front_and_stars_are_literal_and_doubtful() {
+        let (list, complaints) = list(".dot.example\n*.star.example");
+        assert!(complaints[0].starts_with("W line 1: ") && complaints[1].starts_with("W line 2: "));
+        assert_eq!(line_of(list.match_name(b"x..dot.example")), Some(1));
+        assert_eq!(list.match_name(b"x.dot.example"), None);
+        assert_eq!(line_of(list.match_name(b"*.star.example")), Some(2));
+        assert_eq!(list.match_name(b"x.star.example"), None);
+    }
+
+    #[test]
+    fn a_bad_pattern_skips_its_line_alone() {
+        let mut list = ClientWhitelist::new(Compat::Targrey137);
+        let complaints = list.add_file("dir/W", b"a\n/(/\nb b\n/c/");
+        let fatal: Vec<bool> = complaints.iter().map(|c| c.fatal).collect();
+        assert_eq!(fatal, [true, false]);
+        assert!(
+            complaints[0]
+                .to_string()
+                .starts_with("dir/W line 2: bad pattern: ")
+        );
+        assert_eq!(
+            complaints[1].to_string(),
+            "dir/W line 3: doesn't look like a hostname"
+        );
+        assert_eq!(list.finish(), []);
+        assert_eq!((list.len(), list.is_empty()), (2, false));
+        assert_eq!(line_of(list.match_name(b"xcx")), Some(4));
+    }
+
+    #[test]
+    fn a_cut_pattern_is_a_name() {
+        let (list, complaints) = list("/cut#comment/");
+        assert!(
+            complaints[0].starts_with("W line 1: # begins a comment"),
+            "{complaints:?}"
+        );
+        assert!(list.match_name(b"/cut").is_some() && list.match_name(b"x.cut").is_none());
+    }
+
+    #[test]
+    fn a_single_number_is_a_name_in_1_37_alone() {
+        let mut list = ClientWhitelist::new(Compat::Targrey137);
+        assert_eq!(list.add_file("W", b"10").len(), 1);
+        assert!(list.match_name(b"x.10").is_some());
+        assert_eq!(
+            list.match_address(b"10.0.0.1", "10.0.0.1".parse().ok()),
+            None
+        );
+        let mut list = ClientWhitelist::new(Compat::Targrey134);
+        assert_eq!(list.add_file("W", b"10"), []);
+        assert_eq!(list.match_name(b"x.10"), None);
+        assert!(list.match_address(b"10.0.0.1", None).is_some());
+    }
+
+    #[test]
+    fn patterns_see_the_name_alone_and_come_after_names() {
+        let (list, _) = list("/^10/\n/c.*e/\ncom\nexample.com\nmail.example.com");
+        assert_eq!(
+            line_of(list.match_address(b"10.0.0.1", "10.0.0.1".parse().ok())),
+            None
+        );
+        assert_eq!(line_of(list.match_name(b"mail.example.com")), Some(3));
+        assert_eq!(line_of(list.match_name(b"cable.example")), Some(2));
+    }
+
+    #[test]
+    fn files_add_up_and_keep_their_names() {
+        let mut list = ClientWhitelist::new(Compat::Postgrey137);
+        assert!(list.is_empty());
+        list.add_file("one", b"a.example");
+        list.add_file("two", b"\na.example\n/b/\n1.2.3.4");
+        assert_eq!(list.finish(), []);
+        assert_eq!(
+            list.match_name(b"a.example")
+                .map(ToString::to_string)
+                .unwrap(),
+            "one line 1"
+        );
+        assert_eq!(
+            list.match_name(b"b").map(ToString::to_string).unwrap(),
+            "two line 3"
+        );
+        let address = list.match_address(b"", "1.2.3.4".parse().ok());
+        assert_eq!(address.map(ToString::to_string).unwrap(), "two line 4");
+        assert_eq!(list.len(), 4);
+    }
+}

@@ -1,0 +1,289 @@
+//! Whitelisted recipients.
+
+use super::lines::{Content, read_lines};
+use super::patterns::Patterns;
+use super::{Complaint, Place, Places, Rank, keep_first, place, suffixes, with_lower_case};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Recipients whose mail is never greylisted.
+#[derive(Clone, Debug, Default)]
+pub struct RecipientWhitelist {
+    places: Places,
+    users: HashMap<Box<[u8]>, User>,
+    domains: HashMap<Box<[u8]>, Rank>,
+    patterns: Patterns,
+}
+
+/// Where a user is whitelisted.
+#[derive(Clone, Debug, Default)]
+struct User {
+    anywhere: Option<Rank>,
+    domains: HashMap<Box<[u8]>, Rank>,
+}
+
+impl RecipientWhitelist {
+    /// An empty list.
+    pub fn new() -> Self {
+        RecipientWhitelist::default()
+    }
+
+    /// Adds the rules of a file's text; `file` is its name in messages. Lines
+    /// that are no rules are skipped and complained about.
+    pub fn add_file(&mut self, file: &str, text: &[u8]) -> Vec<Complaint> {
+        let file: Rc<str> = file.into();
+        let mut complaints = Vec::new();
+        for line in read_lines(text) {
+            let mut complain = |why: String, fatal| {
+                complaints.push(Complaint {
+                    place: place(&file, line.number),
+                    why,
+                    fatal,
+                });
+            };
+            let rank = self.places.len();
+            match line.content {
+                Content::Blanks => {
+                    complain("doesn't look like an address".into(), false);
+                    continue;
+                }
+                Content::Pattern(pattern) => {
+                    if let Err(why) = self.patterns.add(pattern, rank) {
+                        complain(why, true);
+                        continue;
+                    }
+                }
+                Content::BrokenPattern(word, why) => {
+                    complain(why.into(), false);
+                    self.add_word(word, rank);
+                }
+                Content::Word(word) => {
+                    if let Some(why) = doubt_word(word) {
+                        complain(why, false);
+                    }
+                    self.add_word(word, rank);
+                }
+            }
+            self.places.add(&file, line.number);
+        }
+        complaints
+    }
+
+    fn add_word(&mut self, word: &[u8], rank: Rank) {
+        let word = word.to_ascii_lowercase();
+        match split_address(&word) {
+            None => {
+                self.domains.entry(word.into()).or_insert(rank);
+            }
+            Some((user, domain)) => {
+                let user = self.users.entry(user.into()).or_default();
+                if domain.is_empty() {
+                    user.anywhere.get_or_insert(rank);
+                } else {
+                    user.domains.entry(domain.into()).or_insert(rank);
+                }
+            }
+        }
+    }
+
+    /// To be called when all files are added: the patterns match only then.
+    pub fn finish(&mut self) -> Vec<Complaint> {
+        self.places.complain(self.patterns.finish())
+    }
+
+    /// The rule that whitelists this recipient: the first of those that name
+    /// it or its domain, otherwise the first pattern found in it.
+    pub fn match_recipient(&self, recipient: &[u8]) -> Option<&Place> {
+        let literal = with_lower_case(recipient, |recipient| self.find_literal(recipient));
+        self.places
+            .get(literal.or_else(|| self.patterns.find(recipient))?)
+    }
+
+    fn find_literal(&self, recipient: &[u8]) -> Option<Rank> {
+        let mut best = None;
+        if !self.domains.is_empty() {
+            for domain in suffixes(recipient, |octet| octet == b'@' || octet == b'.') {
+                keep_first(&mut best, self.domains.get(domain).copied());
+            }
+        }
+        if let (false, Some((user, domain))) = (self.users.is_empty(), split_address(recipient)) {
+            self.find_user(user, domain, &mut best);
+            for (at, _) in user.iter().enumerate().filter(|(_, octet)| **octet == b'+') {
+                // An extension has at least one character. Any plus may begin
+                // it, since the user in a rule may hold others.
+                if let (Some(user), true) = (user.get(..at), at + 1 < user.len()) {
+                    self.find_user(user, domain, &mut best);
+                }
+            }
+        }
+        best
+    }
+
+    fn find_user(&self, user: &[u8], domain: &[u8], best: &mut Option<Rank>) {
+        if let Some(user) = self.users.get(user) {
+            keep_first(best, user.anywhere);
+            keep_first(best, user.domains.get(domain).copied());
+        }
+    }
+
+    /// The number of rules.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// True if there is no rule.
+    pub fn is_empty(&self) -> bool {
+        self.places.len() == 0
+    }
+}
+
+/// The parts in front of and behind the first `@`.
+fn split_address(address: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = address.iter().position(|&octet| octet == b'@')?;
+    Some((address.get(..at)?, address.get(at + 1..)?))
+}
+
+/// A warning about words that match less than they seem to.
+fn doubt_word(word: &[u8]) -> Option<String> {
+    if word.contains(&b'*') {
+        Some("* is no wildcard here; write user@ for any domain, or the domain for any user".into())
+    } else if word.starts_with(b"@") {
+        Some("matches an empty user alone; write the domain without @ for all its users".into())
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, yes: &[&str], no: &[&str]) {
+        let mut list = RecipientWhitelist::new();
+        list.add_file("W", text.as_bytes());
+        assert_eq!(list.finish(), []);
+        for recipient in yes {
+            assert!(
+                list.match_recipient(recipient.as_bytes()).is_some(),
+                "{text} {recipient}"
+            );
+        }
+        for recipient in no {
+            assert!(
+                list.match_recipient(recipient.as_bytes()).is_none(),
+                "{text} {recipient}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_user_matches_in_any_domain_and_with_an_extension() {
+        let yes = [
+            "postmaster@x",
+            "POSTMASTER@a.b",
+            "Postmaster+ext@x",
+            "postmaster+a+b@x",
+            "postmaster@",
+        ];
+        let no = [
+            "postmaster+@x",
+            "xpostmaster@x",
+            "postmasterx@x",
+            "postmaster",
+            "a@postmaster@x",
+            "",
+        ];
+        check("postMaster@", &yes, &no);
+    }
+
+    #[test]
+    fn an_address_matches_with_an_extension() {
+        let yes = [
+            "user2@example.org",
+            "USER2@EXAMPLE.ORG",
+            "user2+e@example.org",
+        ];
+        let no = [
+            "user2@sub.example.org",
+            "user2@example.orgx",
+            "user2+@example.org",
+            "user@example.org",
+        ];
+        check("user2@example.org", &yes, &no);
+        check(
+            "a.b@example.org",
+            &["A.B+c@example.org"],
+            &["aXb@example.org"],
+        );
+    }
+
+    #[test]
+    fn a_plus_in_a_rule_is_literal_and_may_be_extended() {
+        let yes = ["plus+ed@example.org", "plus+ED+more@example.org"];
+        check(
+            "PLUS+ed@example.org",
+            &yes,
+            &["plus@example.org", "plus+e@example.org"],
+        );
+    }
+
+    #[test]
+    fn a_domain_matches_itself_and_below() {
+        let yes = [
+            "a@other.example",
+            "a+b@Y.OTHER.example",
+            "@other.example",
+            "a@b@other.example",
+        ];
+        check(
+            "Other.example",
+            &yes,
+            &["a@xother.example", "other.example", "a@other.example.x", ""],
+        );
+        check("noat", &["x@noat", "x@a.noat"], &["noat", "xnoat"]);
+    }
+
+    #[test]
+    fn an_at_in_front_is_an_empty_user() {
+        check(
+            "@only.example",
+            &["@only.example", "+e@only.example"],
+            &["x@only.example", "+@only.example"],
+        );
+        check("@", &["@x", "+e@x"], &["a@x", ""]);
+    }
+
+    #[test]
+    fn a_pattern_sees_the_whole_address() {
+        check(r"/^regex-?user\d*@/", &["Regex-user7@q"], &["xregexuser@q"]);
+        check(r"/\+skip@/", &["joe+skip@q"], &["joe+skip2@q"]);
+        check("/cut#comment@/", &["x@/cut"], &["x/cut@q", "cut@q"]);
+    }
+
+    #[test]
+    fn doubtful_lines_are_told_and_the_first_rule_is_named() {
+        let mut list = RecipientWhitelist::new();
+        let text = b"two words\n@a\n*@b\n/[/\n/x/\na\nx@\nx@a";
+        let complaints = list.add_file("W", text);
+        let lines: Vec<_> = complaints.iter().map(|c| (c.place.line, c.fatal)).collect();
+        assert_eq!(lines, [(1, false), (2, false), (3, false), (4, true)]);
+        assert_eq!(
+            complaints[0].to_string(),
+            "W line 1: doesn't look like an address"
+        );
+        assert_eq!(list.finish(), []);
+        assert_eq!(
+            list.match_recipient(b"x@a").map(|place| place.line),
+            Some(6)
+        );
+        assert_eq!(
+            list.match_recipient(b"x@z").map(|place| place.line),
+            Some(7)
+        );
+        assert_eq!(
+            list.match_recipient(b"yx@z").map(|place| place.line),
+            Some(5)
+        );
+        assert_eq!((list.len(), list.is_empty()), (6, false));
+    }
+}
