@@ -12,13 +12,13 @@ use nix::errno::Errno;
 use nix::sys::socket::UnixAddr;
 use nix::unistd::{Gid, Group, Uid, User};
 
-use super::meaning::is_local_file;
 use super::settings::{Listen, Settings};
+use super::whitelists;
 
 /// Says what is wrong, one problem an entry; empty: nothing is.
 pub fn check(settings: &Settings) -> Vec<String> {
     let mut problems = Vec::new();
-    load_whitelists(settings, &mut problems);
+    problems.extend(whitelists::load(settings).problems.into_iter().map(|problem| problem.text));
     let user = check_user(settings, &mut problems);
     let group = check_group(settings, &mut problems);
     check_dbdir(settings, user.as_ref(), group, &mut problems);
@@ -33,26 +33,6 @@ pub fn check(settings: &Settings) -> Vec<String> {
     check_sockets(&settings.listen, &mut problems);
     check_sleep(settings, &mut problems);
     problems
-}
-
-/// Reads the whitelists.
-fn load_whitelists(settings: &Settings, problems: &mut Vec<String>) {
-    for file in settings
-        .whitelist_clients
-        .iter()
-        .chain(&settings.whitelist_recipients)
-    {
-        read_whitelist(file, problems);
-    }
-}
-
-fn read_whitelist(file: &Path, problems: &mut Vec<String>) {
-    match fs::read(file) {
-        Ok(_) => {}
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound && is_local_file(file.as_os_str()) => {}
-        Err(error) => problems.push(format!("can't open {}: {}", file.display(), reason(&error))),
-    }
 }
 
 fn check_user(settings: &Settings, problems: &mut Vec<String>) -> Option<User> {
@@ -228,7 +208,7 @@ fn is_restriction(action: &str) -> bool {
 }
 
 /// What the system says, without the number std puts behind it.
-fn reason(error: &io::Error) -> String {
+pub(super) fn reason(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(
         || error.to_string(),
         |number| Errno::from_raw(number).desc().to_owned(),

@@ -13,6 +13,7 @@ pub mod settings;
 mod show;
 mod typed;
 pub mod values;
+pub mod whitelists;
 
 use std::ffi::OsString;
 use std::fmt;

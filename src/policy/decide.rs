@@ -172,7 +172,7 @@ impl Policy {
             log(Level::Warning, b"correcting date for first seen in the future!");
         }
         if outcome.client_whitelisted {
-            push_whitelisted(line, request, outcome.verdict == Verdict::TarpitPassed);
+            self.push_whitelisted_client(line, request, outcome.verdict);
             log(Level::Warning, line);
             line.clear();
         }
@@ -208,6 +208,21 @@ impl Policy {
         };
         push_action(line, request, reason);
         log(Level::Notice, line);
+    }
+
+    /// The address stands as in the auto-whitelist, behind the tarpit as sent.
+    fn push_whitelisted_client(&self, line: &mut Vec<u8>, request: &Request, verdict: Verdict) {
+        let text = request.text(Attribute::ClientAddress);
+        let name = request.text(Attribute::ClientName);
+        if verdict == Verdict::TarpitPassed {
+            line.extend_from_slice(b"tarpit ");
+            return push_whitelisted(line, name, text);
+        }
+        let mut address = Vec::new();
+        if let Some(client) = ClientAddress::new(&self.rules, text) {
+            client.push_auto_whitelist_key(&self.rules, &mut address);
+        }
+        push_whitelisted(line, name, &address);
     }
 
     fn push_sleep(&self, reply: &mut Vec<u8>) {

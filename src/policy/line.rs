@@ -90,15 +90,10 @@ fn push_reason(line: &mut Vec<u8>, reason: Reason) {
 }
 
 /// Appends `whitelisted: NAME[ADDRESS]`, the address alone without a name.
-pub fn push_whitelisted(line: &mut Vec<u8>, request: &Request, after_tarpit: bool) {
-    if after_tarpit {
-        line.extend_from_slice(b"tarpit ");
-    }
+pub fn push_whitelisted(line: &mut Vec<u8>, client_name: &[u8], address: &[u8]) {
     line.extend_from_slice(b"whitelisted: ");
-    let name = request.text(Attribute::ClientName);
-    let address = request.text(Attribute::ClientAddress);
-    if is_shown(name) {
-        line.extend_from_slice(name);
+    if is_shown(client_name) {
+        line.extend_from_slice(client_name);
         line.push(b'[');
         line.extend_from_slice(address);
         line.push(b']');
