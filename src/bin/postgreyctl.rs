@@ -1,2 +1,2 @@
-//! postgreyctl(8).
+//! postgreyctl(8): the administrator's tool.
 fn main() {}

@@ -26,11 +26,18 @@ pub struct Problem {
     pub is_fatal: bool,
 }
 
+/// Lists without entries.
+pub fn empty(settings: &Settings) -> Whitelists {
+    Whitelists {
+        clients: ClientWhitelist::new(settings.rules.compat),
+        recipients: RecipientWhitelist::new(),
+    }
+}
+
 /// Reads all files. One that does not exist is no problem if its name ends in
 /// `.local`.
 pub fn load(settings: &Settings) -> Loaded {
-    let mut clients = ClientWhitelist::new(settings.rules.compat);
-    let mut recipients = RecipientWhitelist::new();
+    let Whitelists { mut clients, mut recipients } = empty(settings);
     let mut problems = Vec::new();
     for file in &settings.whitelist_clients {
         read_file(file, &mut problems, |name, text| clients.add_file(name, text));

@@ -55,6 +55,8 @@ pub struct LmdbStore {
     failure: Option<(Instant, StoreError)>,
     /// The map had to grow since this was last asked.
     has_grown: bool,
+    /// How often an environment was opened.
+    openings: u64,
 }
 
 struct OpenEnvironment {
@@ -82,12 +84,18 @@ fn failed(call: &'static str) -> impl Fn(lmdb::Error) -> Failure {
 impl LmdbStore {
     /// A store on this environment; nothing is opened yet.
     pub fn new(options: LmdbOptions) -> Self {
-        LmdbStore { options, open: None, failure: None, has_grown: false }
+        LmdbStore { options, open: None, failure: None, has_grown: false, openings: 0 }
     }
 
     /// Opens the environment now, to say at start what is wrong with it.
     pub fn prepare(&mut self) -> Result<(), StoreError> {
         self.environment().map(|_| ())
+    }
+
+    /// How often the environment was opened: it changes when another one has
+    /// taken the place of the old.
+    pub fn openings(&self) -> u64 {
+        self.openings
     }
 
     /// True once if the map had to grow since the last call: the time for
@@ -129,7 +137,10 @@ impl LmdbStore {
                 return Err(error.clone());
             }
             match self.open_environment() {
-                Ok(open) => self.open = Some(open),
+                Ok(open) => {
+                    self.open = Some(open);
+                    self.openings += 1;
+                }
                 Err(error) => {
                     self.failure = Some((Instant::now(), error.clone()));
                     return Err(error);

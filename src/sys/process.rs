@@ -103,6 +103,16 @@ fn find_group(group: &str) -> Result<Option<Gid>, String> {
     }
 }
 
+/// Who this process is.
+pub fn current_identity() -> Result<Identity, String> {
+    let uid = Uid::effective();
+    let name = match User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    };
+    Ok(Identity { name, uid, gid: Gid::effective() })
+}
+
 /// True if this process has root's privileges.
 pub fn is_root() -> bool {
     Uid::effective().is_root()
@@ -158,10 +168,10 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     }
 }
 
-/// Makes standard input, output and error /dev/null.
-pub fn close_stdio() -> io::Result<()> {
+/// Makes standard input, output and, unless it is kept, error /dev/null.
+pub fn close_stdio(keep_stderr: bool) -> io::Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    for descriptor in 0..3 {
+    for descriptor in 0..if keep_stderr { 2 } else { 3 } {
         // SAFETY: dup2 onto the standard descriptors, which no object of this
         // program owns.
         if unsafe { libc::dup2(null.as_raw_fd(), descriptor) } < 0 {
