@@ -5,4 +5,5 @@
 //! dialogues all call these functions.
 
 pub mod rules;
+pub mod s25r;
 pub mod whitelist;
