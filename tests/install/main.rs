@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod conf;
+mod rc;
 
 use std::fs;
 use std::io::Write;
