@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod conf;
+mod manifest;
+mod method;
 mod rc;
 
 use std::fs;
