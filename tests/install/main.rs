@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod conf;
+mod lint;
 mod manifest;
 mod method;
 mod rc;
