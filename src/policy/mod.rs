@@ -20,4 +20,5 @@ pub mod request;
 pub mod rules;
 pub mod text;
 pub mod triplet;
+pub mod s25r;
 pub mod whitelist;
