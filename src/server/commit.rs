@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::counters::{Counter, Counters};
+use super::datagram::{Answers, MAX_DATAGRAM, Parcel, TAG_LEN, Tag};
 use super::shared::Shared;
 use crate::log::Log;
 use crate::policy::command::{Command, Outcome};
@@ -21,15 +22,10 @@ use crate::store::lmdb::LmdbStore;
 use crate::store::{Store, StoreError};
 use crate::sys::lock::{Claim, LockFile};
 
-/// Octets of a datagram at most: every system takes that many.
-pub const MAX_DATAGRAM: usize = 8 * 1024;
 /// How long the writer may take before a worker helps itself.
 pub const WRITER_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a command is tried.
 const MOST_TRIES: u8 = 2;
-
-/// Names a command of a worker until it is answered.
-pub type Tag = u64;
 
 /// The end of a worker's conversation with the writer.
 pub struct WriterLink {
@@ -41,14 +37,6 @@ pub struct WriterLink {
     pub worker: u8,
     /// Tells this process from its predecessors at the same place.
     pub incarnation: u32,
-}
-
-impl WriterLink {
-    /// The start of each datagram to the writer.
-    fn head(&self) -> [u8; 5] {
-        let [a, b, c, d] = self.incarnation.to_le_bytes();
-        [self.worker, a, b, c, d]
-    }
 }
 
 /// A command on its way.
@@ -121,7 +109,10 @@ impl Committer {
 
     /// True if commands are left that the writer's queue did not take.
     pub fn has_unsent(&self) -> bool {
-        self.travellers.iter().flatten().any(|traveller| !traveller.is_sent)
+        self.travellers
+            .iter()
+            .flatten()
+            .any(|traveller| !traveller.is_sent)
     }
 
     /// Takes a command; [`Committer::commit`] follows at the end of the turn.
@@ -131,13 +122,23 @@ impl Committer {
         buffer.clear();
         buffer.extend_from_slice(command);
         let since = Instant::now();
-        let traveller = Traveller { owner, command: buffer, since, tries: 1, is_sent: false };
+        let traveller = Traveller {
+            owner,
+            command: buffer,
+            since,
+            tries: 1,
+            is_sent: false,
+        };
         self.travellers.push_back(Some(traveller));
     }
 
     /// Commits what was pushed, or sends it to the writer.
     pub fn commit(&mut self, rules: &Rules, done: &mut Vec<Done>) {
-        let is_first = self.travellers.iter().flatten().all(|traveller| !traveller.is_sent);
+        let is_first = self
+            .travellers
+            .iter()
+            .flatten()
+            .all(|traveller| !traveller.is_sent);
         let may_commit = match &self.link {
             None => self.lock_patiently(),
             Some(_) => self.was_alone && is_first && self.try_lock(),
@@ -162,7 +163,8 @@ impl Committer {
 
     fn try_lock(&mut self) -> bool {
         self.lock().unwrap_or_else(|error| {
-            self.log.complain(&format!("cannot lock the database: {error}"));
+            self.log
+                .complain(&format!("cannot lock the database: {error}"));
             false
         })
     }
@@ -177,11 +179,13 @@ impl Committer {
                 Ok(true) => return true,
                 Ok(false) if start.elapsed() < PATIENCE => std::thread::sleep(pause),
                 Ok(false) => {
-                    self.log.complain("another process keeps the database locked");
+                    self.log
+                        .complain("another process keeps the database locked");
                     return false;
                 }
                 Err(error) => {
-                    self.log.complain(&format!("cannot lock the database: {error}"));
+                    self.log
+                        .complain(&format!("cannot lock the database: {error}"));
                     return false;
                 }
             }
@@ -211,7 +215,8 @@ impl Committer {
             self.ask_for_expiry();
         }
         if let Err(error) = self.lock.unlock(Claim::Commit) {
-            self.log.complain(&format!("cannot unlock the database: {error}"));
+            self.log
+                .complain(&format!("cannot unlock the database: {error}"));
         }
         self.was_alone = true;
         match result {
@@ -235,7 +240,11 @@ impl Committer {
     fn ask_for_expiry(&self) {
         self.shared.want_expiry();
         if let Some(link) = &self.link {
-            send_datagram(&link.to_writer, &link.head(), &self.log);
+            send_datagram(
+                &link.to_writer,
+                &Parcel::head(link.worker, link.incarnation),
+                &self.log,
+            );
         }
     }
 
@@ -265,11 +274,13 @@ impl Committer {
     /// Sends what is unsent; what the queue does not take stays for later.
     pub fn send(&mut self) {
         let Some(link) = &self.link else { return };
-        let head = link.head();
+        let head = Parcel::head(link.worker, link.incarnation);
         let mut datagram = Vec::with_capacity(MAX_DATAGRAM);
         let mut packed = Vec::new();
         for index in 0..self.travellers.len() {
-            let Some(traveller) = &self.travellers[index] else { continue };
+            let Some(traveller) = &self.travellers[index] else {
+                continue;
+            };
             if traveller.is_sent {
                 continue;
             }
@@ -281,7 +292,9 @@ impl Committer {
                 datagram.clear();
                 datagram.extend_from_slice(&head);
             }
-            let Some(traveller) = &self.travellers[index] else { continue };
+            let Some(traveller) = &self.travellers[index] else {
+                continue;
+            };
             datagram.extend_from_slice(&(self.first_tag + index as u64).to_le_bytes());
             datagram.extend_from_slice(&traveller.command);
             packed.push(index);
@@ -312,15 +325,17 @@ impl Committer {
     pub fn receive(&mut self, done: &mut Vec<Done>) {
         let mut buffer = [0; MAX_DATAGRAM];
         while let Some(link) = &self.link {
-            let Ok(length) = link.from_writer.recv(&mut buffer) else { break };
-            let Some((incarnation, was_alone, answers)) = split_answers(&buffer[..length]) else {
+            let Ok(length) = link.from_writer.recv(&mut buffer) else {
+                break;
+            };
+            let Some(answers) = Answers::of(&buffer[..length]) else {
                 continue;
             };
-            if incarnation != link.incarnation {
+            if answers.incarnation != link.incarnation {
                 continue;
             }
-            self.was_alone = was_alone;
-            for (tag, outcome) in answers {
+            self.was_alone = answers.was_alone;
+            for (tag, outcome) in answers.iter() {
                 if let Some(index) = tag.checked_sub(self.first_tag) {
                     self.finish(index as usize, outcome, done);
                 }
@@ -335,7 +350,9 @@ impl Committer {
     /// The writer was replaced: what it may have taken along is sent again,
     /// unless it was sent twice already.
     pub fn send_again(&mut self, done: &mut Vec<Done>) {
-        self.give_up(done, |traveller| traveller.is_sent && traveller.tries >= MOST_TRIES);
+        self.give_up(done, |traveller| {
+            traveller.is_sent && traveller.tries >= MOST_TRIES
+        });
         for traveller in self.travellers.iter_mut().flatten() {
             if traveller.is_sent {
                 traveller.tries += 1;
@@ -350,11 +367,18 @@ impl Committer {
         let now = Instant::now();
         let is_overdue =
             |traveller: &Traveller| now.duration_since(traveller.since) >= WRITER_PATIENCE;
-        let overdue = self.travellers.iter().flatten().filter(|t| is_overdue(t)).count();
+        let overdue = self
+            .travellers
+            .iter()
+            .flatten()
+            .filter(|t| is_overdue(t))
+            .count();
         if overdue == 0 {
             return;
         }
-        self.shared.counters.add(Counter::WriterSilent, overdue as u64);
+        self.shared
+            .counters
+            .add(Counter::WriterSilent, overdue as u64);
         self.log.complain("the writer is silent");
         if self.try_lock() {
             self.commit_here(rules, done, is_overdue);
@@ -367,57 +391,14 @@ impl Committer {
 
     /// When to look after overdue commands next; `None` if none is under way.
     pub fn deadline(&self) -> Option<Instant> {
-        let oldest = self.travellers.iter().flatten().map(|traveller| traveller.since).min();
+        let oldest = self
+            .travellers
+            .iter()
+            .flatten()
+            .map(|traveller| traveller.since)
+            .min();
         oldest.map(|since| since + WRITER_PATIENCE)
     }
-}
-
-/// Octets of a tag in a datagram.
-const TAG_LEN: usize = 8;
-
-/// Octets of an answer: tag, whether the store failed, outcome.
-const ANSWER_LEN: usize = TAG_LEN + 1 + Outcome::ENCODED_LEN;
-
-/// Answers in one datagram at most.
-pub const MAX_ANSWERS: usize = (MAX_DATAGRAM - 5) / ANSWER_LEN;
-
-/// The commands of a datagram, each with its tag.
-pub fn split_commands(datagram: &[u8]) -> Option<(u8, u32, Vec<(Tag, Command<'_>)>)> {
-    let (&worker, rest) = datagram.split_first()?;
-    let (incarnation, mut rest) = rest.split_first_chunk()?;
-    let mut commands = Vec::new();
-    while let Some((tag, command)) = rest.split_first_chunk::<TAG_LEN>() {
-        rest = command;
-        commands.push((u64::from_le_bytes(*tag), Command::decode(&mut rest)?));
-    }
-    Some((worker, u32::from_le_bytes(*incarnation), commands))
-}
-
-/// Appends the start of an answer datagram.
-pub fn push_answer_head(datagram: &mut Vec<u8>, incarnation: u32, was_alone: bool) {
-    datagram.extend_from_slice(&incarnation.to_le_bytes());
-    datagram.push(u8::from(was_alone));
-}
-
-/// Appends an answer.
-pub fn push_answer(datagram: &mut Vec<u8>, tag: Tag, outcome: Option<&Outcome>) {
-    datagram.extend_from_slice(&tag.to_le_bytes());
-    datagram.push(u8::from(outcome.is_some()));
-    outcome.unwrap_or(&Outcome::default()).encode(datagram);
-}
-
-fn split_answers(
-    datagram: &[u8],
-) -> Option<(u32, bool, impl Iterator<Item = (Tag, Option<Outcome>)>)> {
-    let (incarnation, rest) = datagram.split_first_chunk()?;
-    let (&was_alone, rest) = rest.split_first()?;
-    let answers = rest.chunks_exact(ANSWER_LEN).filter_map(|answer| {
-        let (tag, rest) = answer.split_first_chunk()?;
-        let (&succeeded, mut outcome) = rest.split_first()?;
-        let outcome = Outcome::decode(&mut outcome)?;
-        Some((u64::from_le_bytes(*tag), (succeeded != 0).then_some(outcome)))
-    });
-    Some((u32::from_le_bytes(*incarnation), was_alone != 0, answers))
 }
 
 /// Sends a datagram; false if the queue is full or the other end gone.

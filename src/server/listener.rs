@@ -40,7 +40,10 @@ impl Listeners {
                 Listen::Inet { host: None, port } => {
                     listeners.bind_everywhere(*port, settings.listen_queue_size)?;
                 }
-                Listen::Inet { host: Some(host), port } => {
+                Listen::Inet {
+                    host: Some(host),
+                    port,
+                } => {
                     listeners.bind_host(host, *port, settings.listen_queue_size)?;
                 }
             }
@@ -57,7 +60,10 @@ impl Listeners {
         let fail = |error: io::Error| {
             let reason = describe(&error);
             let path = path.display();
-            StartError::new(2, format!("ERROR: Can't connect to UNIX socket at file {path} [{reason}]"))
+            StartError::new(
+                2,
+                format!("ERROR: Can't connect to UNIX socket at file {path} [{reason}]"),
+            )
         };
         let socket = patiently(|| {
             remove_stale_socket(path)?;
@@ -75,7 +81,8 @@ impl Listeners {
             .map_err(fail)?;
         }
         self.sockets.push(socket);
-        self.lines.push(format!("Binding to UNIX socket file {}", path.display()));
+        self.lines
+            .push(format!("Binding to UNIX socket file {}", path.display()));
         // The master changes its directory when it goes to the background.
         self.paths.push(std::path::absolute(path).map_err(fail)?);
         Ok(())
@@ -105,8 +112,9 @@ impl Listeners {
     /// warns, as long as another works.
     fn bind_host(&mut self, host: &str, port: u16, backlog: i32) -> Result<(), StartError> {
         let addresses = (host, port).to_socket_addrs();
-        let mut addresses: Vec<SocketAddr> =
-            addresses.map_err(|error| inet_error(host, port, &error))?.collect();
+        let mut addresses: Vec<SocketAddr> = addresses
+            .map_err(|error| inet_error(host, port, &error))?
+            .collect();
         addresses.sort();
         addresses.dedup();
         let mut failures = Vec::new();
@@ -125,10 +133,15 @@ impl Listeners {
         }
         match failures.first() {
             Some((_, error)) if bound == 0 => Err(inet_error(host, port, error)),
-            None if bound == 0 => Err(StartError::new(255, format!("ERROR: no address for {host}"))),
+            None if bound == 0 => Err(StartError::new(
+                255,
+                format!("ERROR: no address for {host}"),
+            )),
             _ => {
                 self.warnings.extend(
-                    failures.iter().map(|(at, error)| format!("not listening on {at}: {}", describe(error))),
+                    failures
+                        .iter()
+                        .map(|(at, error)| format!("not listening on {at}: {}", describe(error))),
                 );
                 Ok(())
             }
@@ -136,9 +149,13 @@ impl Listeners {
     }
 
     fn add_inet(&mut self, socket: Socket, host: &str) {
-        let port = socket.local_addr().ok().and_then(|address| address.as_socket());
+        let port = socket
+            .local_addr()
+            .ok()
+            .and_then(|address| address.as_socket());
         let port = port.map_or(0, |address| address.port());
-        self.lines.push(format!("Binding to TCP port {port} on host {host}"));
+        self.lines
+            .push(format!("Binding to TCP port {port} on host {host}"));
         self.sockets.push(socket);
     }
 
@@ -191,7 +208,10 @@ fn is_family_missing(error: &io::Error) -> bool {
 
 fn inet_error(host: &str, port: u16, error: &io::Error) -> StartError {
     let reason = describe(error);
-    StartError::new(255, format!("ERROR: Can't connect to TCP port {port} on {host} [{reason}]"))
+    StartError::new(
+        255,
+        format!("ERROR: Can't connect to TCP port {port} on {host} [{reason}]"),
+    )
 }
 
 /// The system's words without Rust's addition.

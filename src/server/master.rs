@@ -28,8 +28,13 @@ use crate::sys::process::{self, Side};
 use crate::sys::signals::{self, Signals};
 
 /// The signals master and children react to.
-pub const SIGNALS: [Signal; 5] =
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1];
+pub const SIGNALS: [Signal; 5] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+];
 /// How long children may take to end before they are killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// A child that lives shorter than this had trouble of its own.
@@ -101,7 +106,9 @@ struct Coalesced {
 
 impl Coalesced {
     fn request(&mut self) {
-        let after = self.last.map_or_else(Instant::now, |last| last + COALESCING);
+        let after = self
+            .last
+            .map_or_else(Instant::now, |last| last + COALESCING);
         self.due.get_or_insert(after);
     }
 
@@ -188,7 +195,9 @@ impl Master {
                     poll.set(index + 1, control, Interest::INPUT);
                 }
             }
-            let timeout = self.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            let timeout = self
+                .deadline()
+                .map(|at| at.saturating_duration_since(Instant::now()));
             poll.wait(timeout)?;
             for index in 0..self.children.len() {
                 if poll.readiness(index + 1).input {
@@ -212,10 +221,18 @@ impl Master {
 
     fn deadline(&self) -> Option<Instant> {
         let dues = self.children.iter().filter_map(|child| child.due);
-        let statistics = self.settings.stats_file.is_some().then_some(self.next_statistics);
+        let statistics = self
+            .settings
+            .stats_file
+            .is_some()
+            .then_some(self.next_statistics);
         let stopping = self.stopping.map(|since| since + STOP_LIMIT);
-        dues.chain([self.reload.due, self.statistics.due, statistics, stopping].into_iter().flatten())
-            .min()
+        dues.chain(
+            [self.reload.due, self.statistics.due, statistics, stopping]
+                .into_iter()
+                .flatten(),
+        )
+        .min()
     }
 
     fn start_due_children(&mut self) -> io::Result<()> {
@@ -223,7 +240,10 @@ impl Master {
             return Ok(());
         }
         for index in 0..self.children.len() {
-            if self.children[index].due.is_some_and(|due| due <= Instant::now()) {
+            if self.children[index]
+                .due
+                .is_some_and(|due| due <= Instant::now())
+            {
                 self.start_child(index)?;
             }
         }
@@ -282,13 +302,16 @@ impl Master {
         // The ends of its sisters' sockets must not live on in this process:
         // each child sees by them that the master is gone.
         self.children.clear();
-        let Ok(no_signals) = Signals::install(&[]) else { return 1 };
+        let Ok(no_signals) = Signals::install(&[]) else {
+            return 1;
+        };
         drop(std::mem::replace(&mut self.signals, no_signals));
         drop(blocked);
         match self.run_role(role, control, signals) {
             Ok(()) => 0,
             Err(error) => {
-                self.log.write(Level::Fatal, format!("{role} ends: {error}").as_bytes());
+                self.log
+                    .write(Level::Fatal, format!("{role} ends: {error}").as_bytes());
                 1
             }
         }
@@ -316,7 +339,12 @@ impl Master {
         store
     }
 
-    fn run_worker(&mut self, place: usize, control: UnixStream, signals: Signals) -> io::Result<()> {
+    fn run_worker(
+        &mut self,
+        place: usize,
+        control: UnixStream,
+        signals: Signals,
+    ) -> io::Result<()> {
         process::raise_descriptor_limit()?;
         let log = Rc::clone(&self.log);
         let link = WriterLink {
@@ -326,13 +354,25 @@ impl Master {
             incarnation: self.incarnations,
         };
         let lock = self.lock.for_child()?;
-        let committer =
-            Committer::new(self.open_store(), lock, Some(link), Rc::clone(&log), self.shared);
+        let committer = Committer::new(
+            self.open_store(),
+            lock,
+            Some(link),
+            Rc::clone(&log),
+            self.shared,
+        );
         let policy = self.take_policy();
         let engine = Engine::new(&self.settings, policy, Rc::clone(&log), self.shared);
         let listeners = std::mem::take(&mut self.listeners.sockets);
         let mut worker = Worker::new(
-            place, engine, committer, listeners, control, signals, log, self.shared,
+            place,
+            engine,
+            committer,
+            listeners,
+            control,
+            signals,
+            log,
+            self.shared,
         );
         self.close_links()?;
         worker.run()
@@ -379,7 +419,10 @@ impl Master {
             Some((_, control)) => control.read(&mut octets).unwrap_or(0),
             None => 0,
         };
-        for message in octets[..length].iter().filter_map(|&octet| Message::of(octet)) {
+        for message in octets[..length]
+            .iter()
+            .filter_map(|&octet| Message::of(octet))
+        {
             match message {
                 Message::Ready => self.children[index].is_ready = true,
                 Message::Reload => self.reload.request(),
@@ -408,7 +451,8 @@ impl Master {
 
     fn act_on_requests(&mut self) {
         if self.reload.take_due() {
-            self.log.write(Level::Warning, b"HUP received: reloading whitelists...");
+            self.log
+                .write(Level::Warning, b"HUP received: reloading whitelists...");
             let loaded = whitelists::load(&self.settings);
             // The workers say what is wrong; this is for those to come.
             if loaded.problems.iter().all(|problem| !problem.is_fatal) {
@@ -417,7 +461,8 @@ impl Master {
             self.tell_workers(Message::Reload);
         }
         if self.statistics.take_due() {
-            self.log.write(Level::Warning, self.shared.counters.line().as_bytes());
+            self.log
+                .write(Level::Warning, self.shared.counters.line().as_bytes());
         }
         if let Some(path) = &self.settings.stats_file
             && self.next_statistics <= Instant::now()
@@ -425,15 +470,23 @@ impl Master {
             self.next_statistics = Instant::now() + STATISTICS_INTERVAL;
             if let Err(error) = write_whole(path, self.shared.counters.prometheus().as_bytes()) {
                 let path = path.display();
-                self.log.complain(&format!("cannot write statistics to {path}: {error}"));
+                self.log
+                    .complain(&format!("cannot write statistics to {path}: {error}"));
             }
         }
     }
 
     /// Notes the end of a child and when its successor starts.
     fn bury(&mut self, death: &process::Death) {
-        let is_it = |child: &&mut Child| child.process.as_ref().is_some_and(|(pid, _)| *pid == death.pid);
-        let Some(child) = self.children.iter_mut().find(is_it) else { return };
+        let is_it = |child: &&mut Child| {
+            child
+                .process
+                .as_ref()
+                .is_some_and(|(pid, _)| *pid == death.pid)
+        };
+        let Some(child) = self.children.iter_mut().find(is_it) else {
+            return;
+        };
         let was_ready = child.is_ready;
         (child.process, child.is_ready) = (None, false);
         if let Role::Worker(place) = child.role {
@@ -453,7 +506,10 @@ impl Master {
         child.due = Some(Instant::now() + child.backoff);
         let role = child.role;
         self.shared.counters.add(Counter::ChildrenDied, 1);
-        let line = format!("{role} (pid {}) ended with {}: starting another", death.pid, death.how);
+        let line = format!(
+            "{role} (pid {}) ended with {}: starting another",
+            death.pid, death.how
+        );
         self.log.write(Level::Trouble, line.as_bytes());
     }
 
@@ -474,13 +530,17 @@ impl Master {
 
     /// True if all children have ended, or had long enough to.
     fn is_stopped(&self) -> bool {
-        let is_late = self.stopping.is_some_and(|since| since.elapsed() >= STOP_LIMIT);
+        let is_late = self
+            .stopping
+            .is_some_and(|since| since.elapsed() >= STOP_LIMIT);
         let workers_left = self
             .children
             .iter()
             .any(|child| child.role != Role::Writer && child.process.is_some());
         for child in &self.children {
-            let Some((pid, control)) = &child.process else { continue };
+            let Some((pid, control)) = &child.process else {
+                continue;
+            };
             if is_late {
                 let _ = kill(*pid, Signal::SIGKILL);
             } else if child.role == Role::Writer && !workers_left {

@@ -7,6 +7,7 @@
 pub mod commit;
 pub mod control;
 pub mod counters;
+pub mod datagram;
 pub mod engine;
 pub mod listener;
 pub mod master;
@@ -46,7 +47,10 @@ pub struct StartError {
 
 impl StartError {
     fn new(exit_code: i32, message: impl Into<String>) -> Self {
-        StartError { exit_code, message: message.into() }
+        StartError {
+            exit_code,
+            message: message.into(),
+        }
     }
 
     fn of_io(what: &str, error: &io::Error) -> Self {
@@ -138,7 +142,10 @@ fn run_in_background(settings: &Settings, mut report: UnixStream) -> i32 {
 /// The directory changes on the way to the background; paths must not.
 fn with_absolute_paths(settings: &Settings) -> io::Result<Settings> {
     let mut settings = settings.clone();
-    let whitelists = settings.whitelist_clients.iter_mut().chain(&mut settings.whitelist_recipients);
+    let whitelists = settings
+        .whitelist_clients
+        .iter_mut()
+        .chain(&mut settings.whitelist_recipients);
     let files = settings.pidfile.iter_mut().chain(&mut settings.stats_file);
     for path in whitelists.chain(files).chain([&mut settings.dbdir]) {
         *path = std::path::absolute(&*path)?;
@@ -164,12 +171,18 @@ fn serve(settings: &Settings, report: Option<UnixStream>) -> Result<(), StartErr
     let listeners = Listeners::bind(settings, &identity)?;
     if listeners.sockets.len() > MAX_LISTENERS {
         let most = MAX_LISTENERS;
-        return Err(StartError::new(2, format!("ERROR: more than {most} addresses to listen on")));
+        return Err(StartError::new(
+            2,
+            format!("ERROR: more than {most} addresses to listen on"),
+        ));
     }
     let is_daemon = report.is_some();
     let shared = Shared::new(settings.workers)
         .map_err(|error| StartError::of_io("cannot share memory", &error))?;
-    let sinks = Sinks { stderr: !is_daemon || settings.log_stderr, syslog: is_daemon };
+    let sinks = Sinks {
+        stderr: !is_daemon || settings.log_stderr,
+        syslog: is_daemon,
+    };
     if is_daemon {
         syslog::open(facility_of(settings));
         report_panics_to_syslog();
@@ -180,7 +193,9 @@ fn serve(settings: &Settings, report: Option<UnixStream>) -> Result<(), StartErr
     process::become_user(&identity)
         .map_err(|message| StartError::new(255, format!("ERROR: {message}")))?;
     let mut store = LmdbStore::new(lmdb_options(settings));
-    store.prepare().map_err(|error| StartError::new(2, format!("ERROR: {error}")))?;
+    store
+        .prepare()
+        .map_err(|error| StartError::new(2, format!("ERROR: {error}")))?;
     // Each child opens the environment itself, as LMDB wants it.
     drop(store);
     let policy = load_policy(settings, &log);
@@ -190,8 +205,7 @@ fn serve(settings: &Settings, report: Option<UnixStream>) -> Result<(), StartErr
             .map_err(|error| StartError::of_io("cannot close standard output", &error))?;
     }
     let start_master = Master::new(settings, policy, listeners, lock, Rc::clone(&log), shared);
-    let mut master =
-        start_master.map_err(|error| StartError::of_io("cannot start", &error))?;
+    let mut master = start_master.map_err(|error| StartError::of_io("cannot start", &error))?;
     let result = master.run(|| {
         if let Some(mut report) = report {
             // Whoever started us may be gone; we serve all the same.
@@ -233,7 +247,10 @@ fn take_daemon_lock(settings: &Settings, identity: &Identity) -> Result<LockFile
     }
     let holder = lock.holder(Claim::Daemon).ok().flatten();
     let holder = holder.map_or_else(String::new, |pid| format!(" (by process {pid})"));
-    Err(StartError::new(11, format!("ERROR: locked: {}{holder}", path.display())))
+    Err(StartError::new(
+        11,
+        format!("ERROR: locked: {}{holder}", path.display()),
+    ))
 }
 
 /// The lock file of a database directory.
@@ -246,7 +263,11 @@ fn give_to(file: &std::fs::File, identity: &Identity) -> io::Result<()> {
     if !process::is_root() {
         return Ok(());
     }
-    std::os::unix::fs::fchown(file, Some(identity.uid.as_raw()), Some(identity.gid.as_raw()))
+    std::os::unix::fs::fchown(
+        file,
+        Some(identity.uid.as_raw()),
+        Some(identity.gid.as_raw()),
+    )
 }
 
 /// The file with the number of the master. A lock on it tells a living master
@@ -255,7 +276,9 @@ struct PidFile(Option<LockFile>);
 
 impl PidFile {
     fn write(settings: &Settings, identity: &Identity) -> Result<Self, StartError> {
-        let Some(path) = &settings.pidfile else { return Ok(PidFile(None)) };
+        let Some(path) = &settings.pidfile else {
+            return Ok(PidFile(None));
+        };
         let fail = |error: io::Error| {
             StartError::of_io(&format!("can't write pid file {}", path.display()), &error)
         };
@@ -263,13 +286,15 @@ impl PidFile {
         let mut file = lock.file().map_err(fail)?;
         if !lock.try_lock(Claim::Daemon).map_err(fail)? {
             let holder = lock.holder(Claim::Daemon).ok().flatten().unwrap_or(0);
-            let message =
-                format!("FATAL: Pid_file already exists for running process ({holder})... aborting");
+            let message = format!(
+                "FATAL: Pid_file already exists for running process ({holder})... aborting"
+            );
             return Err(StartError::new(25, message));
         }
         file.set_len(0).map_err(fail)?;
         writeln!(file, "{}", std::process::id()).map_err(fail)?;
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(fail)?;
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .map_err(fail)?;
         give_to(file, identity).map_err(fail)?;
         Ok(PidFile(Some(lock)))
     }
@@ -306,8 +331,14 @@ fn log_start(log: &Log, listeners: &Listeners, identity: &Identity, is_daemon: b
     }
     if process::is_root() {
         let (uid, gid) = (identity.uid, identity.gid);
-        log.write(Level::Notice, format!("Setting gid to \"{gid} {gid}\"").as_bytes());
-        log.write(Level::Notice, format!("Setting uid to \"{uid}\"").as_bytes());
+        log.write(
+            Level::Notice,
+            format!("Setting gid to \"{gid} {gid}\"").as_bytes(),
+        );
+        log.write(
+            Level::Notice,
+            format!("Setting uid to \"{uid}\"").as_bytes(),
+        );
     }
     if is_daemon {
         log.write(Level::Notice, b"Process Backgrounded");

@@ -44,7 +44,10 @@ pub fn run(settings: &Settings) -> i32 {
 
 fn serve(settings: &Settings) -> io::Result<()> {
     let shared = Shared::new(0)?;
-    let sinks = Sinks { stderr: false, syslog: true };
+    let sinks = Sinks {
+        stderr: false,
+        syslog: true,
+    };
     let log = Rc::new(Log::new(settings.verbosity, sinks, shared.complaints));
     let policy = load_policy(settings, &log);
     let mut engine = Engine::new(settings, policy, Rc::clone(&log), shared);
@@ -67,8 +70,13 @@ fn serve(settings: &Settings) -> io::Result<()> {
         };
         let mut rest = &buffer[..length];
         loop {
-            let mut next =
-                engine.advance(committer.store(), &mut reader, &mut rest, &mut replies, &mut command);
+            let mut next = engine.advance(
+                committer.store(),
+                &mut reader,
+                &mut rest,
+                &mut replies,
+                &mut command,
+            );
             if next == Advance::NeedCommit {
                 committer.push(0, &command);
                 committer.commit(&engine.policy().rules, &mut done);

@@ -109,7 +109,8 @@ impl Worker {
         self.poll.set(SIGNALS, &self.signals, Interest::INPUT);
         self.poll.set(CONTROL, &self.control, Interest::INPUT);
         if let Some(link) = self.committer.link() {
-            self.poll.set(FROM_WRITER, &link.from_writer, Interest::INPUT);
+            self.poll
+                .set(FROM_WRITER, &link.from_writer, Interest::INPUT);
         }
         self.watch_listeners();
         self.shared.counters.set_connections(self.place, Some(0));
@@ -121,7 +122,9 @@ impl Worker {
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        let timeout = self.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = self
+            .deadline()
+            .map(|at| at.saturating_duration_since(Instant::now()));
         self.poll.wait(timeout)?;
         if self.poll.readiness(SIGNALS).input {
             self.act_on_signals();
@@ -143,14 +146,25 @@ impl Worker {
 
     /// The next time something has to be looked after.
     fn deadline(&self) -> Option<Instant> {
-        let stalled = self.has_stalled.then(|| Instant::now() + Duration::from_secs(1));
+        let stalled = self
+            .has_stalled
+            .then(|| Instant::now() + Duration::from_secs(1));
         let stopping = self.stopping.map(|since| since + STOP_LIMIT);
-        [self.committer.deadline(), self.accept_after, stalled, stopping].into_iter().flatten().min()
+        [
+            self.committer.deadline(),
+            self.accept_after,
+            stalled,
+            stopping,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn is_finished(&self) -> bool {
         let is_quiet = self.sessions.iter().flatten().next().is_none();
-        self.stopping.is_some_and(|since| is_quiet || since.elapsed() >= STOP_LIMIT)
+        self.stopping
+            .is_some_and(|since| is_quiet || since.elapsed() >= STOP_LIMIT)
     }
 
     fn act_on_signals(&mut self) {
@@ -177,7 +191,10 @@ impl Worker {
                 self.stop();
             }
             Ok(length) => {
-                for message in octets[..length].iter().filter_map(|&octet| Message::of(octet)) {
+                for message in octets[..length]
+                    .iter()
+                    .filter_map(|&octet| Message::of(octet))
+                {
                     match message {
                         Message::Reload => self.engine.reload(),
                         Message::WriterReplaced => {
@@ -293,7 +310,9 @@ impl Worker {
         let place = self.first_session() + index;
         self.poll.set(place, &socket, Interest::INPUT);
         self.sessions[index] = Some(Session::new(socket));
-        self.shared.counters.set_connections(self.place, Some(self.connections()));
+        self.shared
+            .counters
+            .set_connections(self.place, Some(self.connections()));
         // Postfix sends its request together with the connection.
         self.read(index);
     }
@@ -330,7 +349,8 @@ impl Worker {
     /// Commits the commands of this turn, and of what follows in the input.
     fn commit(&mut self) {
         while self.committer.is_busy() {
-            self.committer.commit(&self.engine.policy().rules, &mut self.done);
+            self.committer
+                .commit(&self.engine.policy().rules, &mut self.done);
             if self.done.is_empty() {
                 return;
             }
@@ -347,9 +367,13 @@ impl Worker {
             if self.serials.get(index) != Some(&serial) {
                 continue;
             }
-            let Some(Some(session)) = self.sessions.get_mut(index) else { continue };
+            let Some(Some(session)) = self.sessions.get_mut(index) else {
+                continue;
+            };
             session.is_waiting = false;
-            let next = self.engine.finish(&session.reader, outcome, &mut session.output);
+            let next = self
+                .engine
+                .finish(&session.reader, outcome, &mut session.output);
             session.is_closing |= next == Advance::Close;
             self.advance(index);
         }
@@ -357,7 +381,9 @@ impl Worker {
     }
 
     fn read(&mut self, index: usize) {
-        let Some(Some(session)) = self.sessions.get_mut(index) else { return };
+        let Some(Some(session)) = self.sessions.get_mut(index) else {
+            return;
+        };
         if !session.can_advance() || !session.input.is_empty() {
             return;
         }
@@ -372,13 +398,17 @@ impl Worker {
 
     /// Goes on with input that was left over.
     fn advance(&mut self, index: usize) {
-        let Some(Some(session)) = self.sessions.get_mut(index) else { return };
+        let Some(Some(session)) = self.sessions.get_mut(index) else {
+            return;
+        };
         let input = std::mem::take(&mut session.input);
         self.advance_with(index, &input);
     }
 
     fn advance_with(&mut self, index: usize, mut input: &[u8]) {
-        let Some(Some(session)) = self.sessions.get_mut(index) else { return };
+        let Some(Some(session)) = self.sessions.get_mut(index) else {
+            return;
+        };
         if session.can_advance() {
             let next = self.engine.advance(
                 self.committer.store(),
@@ -405,7 +435,9 @@ impl Worker {
 
     /// Writes what there is, and closes or watches the connection.
     fn tidy(&mut self, index: usize) {
-        let Some(Some(session)) = self.sessions.get_mut(index) else { return };
+        let Some(Some(session)) = self.sessions.get_mut(index) else {
+            return;
+        };
         if session.has_output() && session.flush().is_err() {
             return self.close(index);
         }
@@ -421,19 +453,27 @@ impl Worker {
     }
 
     fn close(&mut self, index: usize) {
-        let Some(session) = self.sessions.get_mut(index).and_then(Option::take) else { return };
+        let Some(session) = self.sessions.get_mut(index).and_then(Option::take) else {
+            return;
+        };
         self.poll.clear(self.first_session() + index);
         self.free.push(index);
         self.serials[index] = self.serials[index].wrapping_add(1);
         drop(session);
         if self.stopping.is_none() {
-            self.shared.counters.set_connections(self.place, Some(self.connections()));
+            self.shared
+                .counters
+                .set_connections(self.place, Some(self.connections()));
         }
     }
 
     /// Commands the writer has had for too long, and peers that do not read.
     fn look_after_time(&mut self) {
-        if self.committer.deadline().is_some_and(|at| at <= Instant::now()) {
+        if self
+            .committer
+            .deadline()
+            .is_some_and(|at| at <= Instant::now())
+        {
             let rules = &self.engine.policy().rules;
             self.committer.look_after_overdue(rules, &mut self.done);
             self.finish_requests();
@@ -444,14 +484,19 @@ impl Worker {
         }
         self.has_stalled = false;
         for index in 0..self.sessions.len() {
-            let Some(Some(session)) = self.sessions.get(index) else { continue };
-            let Some(since) = session.stalled_since else { continue };
+            let Some(Some(session)) = self.sessions.get(index) else {
+                continue;
+            };
+            let Some(since) = session.stalled_since else {
+                continue;
+            };
             if since.elapsed() < STALL_LIMIT {
                 self.has_stalled = true;
                 continue;
             }
             self.shared.counters.add(Counter::Stalled, 1);
-            self.log.complain("closing a connection whose peer does not read its replies");
+            self.log
+                .complain("closing a connection whose peer does not read its replies");
             self.close(index);
         }
     }
@@ -459,7 +504,10 @@ impl Worker {
     fn watch_writer(&mut self) {
         match self.committer.link() {
             Some(link) if self.committer.has_unsent() => {
-                let interest = Interest { input: false, output: true };
+                let interest = Interest {
+                    input: false,
+                    output: true,
+                };
                 self.poll.set(TO_WRITER, &link.to_writer, interest);
             }
             _ => self.poll.clear(TO_WRITER),

@@ -13,10 +13,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::commit::{
-    MAX_ANSWERS, MAX_DATAGRAM, apply_counted, push_answer, push_answer_head, split_commands,
-};
+use super::commit::apply_counted;
 use super::control::{self, Message};
+use super::datagram::{Answers, MAX_ANSWERS, MAX_DATAGRAM, Parcel, Tag};
 use super::shared::Shared;
 use crate::log::{Level, Log};
 use crate::policy::command::{Command, Outcome};
@@ -79,7 +78,7 @@ enum Word {
 struct Origin {
     worker: u8,
     incarnation: u32,
-    tag: u64,
+    tag: Tag,
 }
 
 impl Writer {
@@ -139,7 +138,11 @@ impl Writer {
         let mut octets = [0; 64];
         match (&self.control).read(&mut octets) {
             Ok(0) => Word::Gone,
-            Ok(length) if octets[..length].iter().any(|&octet| Message::of(octet) == Some(Message::End)) => {
+            Ok(length)
+                if octets[..length]
+                    .iter()
+                    .any(|&octet| Message::of(octet) == Some(Message::End)) =>
+            {
                 Word::End
             }
             _ => Word::Nothing,
@@ -151,16 +154,29 @@ impl Writer {
         let mut datagrams = Vec::new();
         while datagrams.len() < MOST_DATAGRAMS {
             let mut buffer = vec![0; MAX_DATAGRAM];
-            let Ok(length) = self.queue.recv(&mut buffer) else { break };
+            let Ok(length) = self.queue.recv(&mut buffer) else {
+                break;
+            };
             buffer.truncate(length);
             datagrams.push(buffer);
         }
         let mut origins = Vec::new();
         let mut commands = Vec::new();
         for datagram in &datagrams {
-            let Some((worker, incarnation, tagged)) = split_commands(datagram) else { continue };
-            for (tag, command) in tagged {
-                origins.push(Origin { worker, incarnation, tag });
+            let Some(parcel) = Parcel::of(datagram) else {
+                continue;
+            };
+            let Parcel {
+                worker,
+                incarnation,
+                ..
+            } = parcel;
+            for (tag, command) in parcel.commands {
+                origins.push(Origin {
+                    worker,
+                    incarnation,
+                    tag,
+                });
                 commands.push(command);
             }
         }
@@ -174,7 +190,12 @@ impl Writer {
     /// `None` if the store failed.
     fn apply(&mut self, commands: &[Command]) -> Option<Vec<Outcome>> {
         let outcomes = self.under_lock(|writer| {
-            apply_counted(&mut writer.store, &writer.rules, &writer.shared.counters, commands)
+            apply_counted(
+                &mut writer.store,
+                &writer.rules,
+                &writer.shared.counters,
+                commands,
+            )
         });
         if self.store.take_has_grown() {
             self.shared.want_expiry();
@@ -189,16 +210,19 @@ impl Writer {
     ) -> Option<T> {
         if let Err(error) = self.lock.lock(Claim::Commit) {
             // LMDB has a lock of its own: this one only keeps batches together.
-            self.log.complain(&format!("cannot lock the database: {error}"));
+            self.log
+                .complain(&format!("cannot lock the database: {error}"));
         }
         let opening = self.store.openings();
         let result = write(self);
         if self.store.openings() != opening {
             if let Err(error) = self.lock.reopen() {
-                self.log.complain(&format!("cannot open the lock file: {error}"));
+                self.log
+                    .complain(&format!("cannot open the lock file: {error}"));
             }
         } else if let Err(error) = self.lock.unlock(Claim::Commit) {
-            self.log.complain(&format!("cannot unlock the database: {error}"));
+            self.log
+                .complain(&format!("cannot unlock the database: {error}"));
         }
         match result {
             Ok(value) => Some(value),
@@ -214,17 +238,22 @@ impl Writer {
     fn answer(&self, origins: &[Origin], outcomes: Option<&[Outcome]>) {
         let mut by_worker: BTreeMap<(u8, u32), Vec<usize>> = BTreeMap::new();
         for (index, origin) in origins.iter().enumerate() {
-            by_worker.entry((origin.worker, origin.incarnation)).or_default().push(index);
+            by_worker
+                .entry((origin.worker, origin.incarnation))
+                .or_default()
+                .push(index);
         }
         let was_alone = by_worker.len() == 1;
         for ((worker, incarnation), indexes) in by_worker {
-            let Some(socket) = self.answers.get(usize::from(worker)) else { continue };
+            let Some(socket) = self.answers.get(usize::from(worker)) else {
+                continue;
+            };
             for indexes in indexes.chunks(MAX_ANSWERS) {
                 let mut datagram = Vec::with_capacity(MAX_DATAGRAM);
-                push_answer_head(&mut datagram, incarnation, was_alone);
+                Answers::begin(&mut datagram, incarnation, was_alone);
                 for &index in indexes {
                     let outcome = outcomes.and_then(|outcomes| outcomes.get(index));
-                    push_answer(&mut datagram, origins[index].tag, outcome);
+                    Answers::push(&mut datagram, origins[index].tag, outcome);
                 }
                 let _ = socket.send(&datagram);
             }
@@ -237,14 +266,19 @@ impl Writer {
                 if at > Instant::now() && !self.shared.take_expiry_wanted() {
                     return Maintenance::Due(at);
                 }
-                self.log.write(Level::Warning, b"cleaning up old entries...");
+                self.log
+                    .write(Level::Warning, b"cleaning up old entries...");
                 Maintenance::Running(Expiry::new(&self.rules, clock::seconds()))
             }
             Maintenance::Running(mut expiry) => {
                 let step = self.under_lock(|writer| expiry.step(&mut writer.store, &writer.rules));
                 match step {
                     Some(Progress::More) => Maintenance::Running(expiry),
-                    Some(Progress::Finished { database, before, after }) => {
+                    Some(Progress::Finished {
+                        database,
+                        before,
+                        after,
+                    }) => {
                         let line = finished_line(database, before, after);
                         self.log.write(Level::Warning, line.as_bytes());
                         Maintenance::Running(expiry)

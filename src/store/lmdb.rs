@@ -84,7 +84,13 @@ fn failed(call: &'static str) -> impl Fn(lmdb::Error) -> Failure {
 impl LmdbStore {
     /// A store on this environment; nothing is opened yet.
     pub fn new(options: LmdbOptions) -> Self {
-        LmdbStore { options, open: None, failure: None, has_grown: false, openings: 0 }
+        LmdbStore {
+            options,
+            open: None,
+            failure: None,
+            has_grown: false,
+            openings: 0,
+        }
     }
 
     /// Opens the environment now, to say at start what is wrong with it.
@@ -110,13 +116,16 @@ impl LmdbStore {
         let open = self.environment()?;
         let mut dead = 0;
         // SAFETY: the environment is open, and `dead` outlives the call.
-        let status =
-            unsafe { lmdb_sys::mdb_reader_check(open.environment.env(), &raw mut dead) };
+        let status = unsafe { lmdb_sys::mdb_reader_check(open.environment.env(), &raw mut dead) };
         if status == 0 {
             return Ok(());
         }
         let reason = lmdb::Error::from_err_code(status).to_string();
-        Err(StoreError { call: "mdb_reader_check", place, reason })
+        Err(StoreError {
+            call: "mdb_reader_check",
+            place,
+            reason,
+        })
     }
 
     /// Flushes everything that is committed to disk.
@@ -154,7 +163,11 @@ impl LmdbStore {
     }
 
     fn error(&self, call: &'static str, reason: impl ToString) -> StoreError {
-        StoreError { call, place: self.place(), reason: reason.to_string() }
+        StoreError {
+            call,
+            place: self.place(),
+            reason: reason.to_string(),
+        }
     }
 
     fn close_if_replaced(&mut self) {
@@ -180,13 +193,18 @@ impl LmdbStore {
             .set_map_size(self.options.map_size)
             .open_with_permissions(&self.options.dir, 0o600)
             .map_err(|error| self.error("mdb_env_open", error))?;
-        let identity = file_identity(&self.options.dir)
-            .map_err(|error| self.error("stat data.mdb", error))?;
+        let identity =
+            file_identity(&self.options.dir).map_err(|error| self.error("stat data.mdb", error))?;
         let databases = open_databases(&environment).map_err(|error| match error {
             Failure::Call(call, error) => self.error(call, error),
             Failure::NeedsWrite => self.error("mdb_dbi_open", "needs a write transaction"),
         })?;
-        Ok(OpenEnvironment { environment, databases, identity, checked: Instant::now() })
+        Ok(OpenEnvironment {
+            environment,
+            databases,
+            identity,
+            checked: Instant::now(),
+        })
     }
 
     /// Runs a transaction, again when the map has changed: grown by another
@@ -206,7 +224,10 @@ impl LmdbStore {
             if tries < MAX_TRIES && self.follow_map(error)? {
                 continue;
             }
-            if matches!(error, lmdb::Error::Panic | lmdb::Error::Corrupted | lmdb::Error::Invalid) {
+            if matches!(
+                error,
+                lmdb::Error::Panic | lmdb::Error::Corrupted | lmdb::Error::Invalid
+            ) {
                 self.open = None;
             }
             return Err(self.error(call, error));
@@ -219,7 +240,9 @@ impl LmdbStore {
             lmdb::Error::MapResized => 0,
             lmdb::Error::MapFull => {
                 let info = self.environment()?.environment.info();
-                let size = info.map_err(|error| self.error("mdb_env_info", error))?.map_size();
+                let size = info
+                    .map_err(|error| self.error("mdb_env_info", error))?
+                    .map_size();
                 self.has_grown = true;
                 let page_multiple = (size / 4).max(LEAST_GROWTH) & !(LEAST_GROWTH - 1);
                 size.saturating_add(page_multiple)
@@ -306,14 +329,22 @@ impl Records for View<'_, RwTransaction<'_>> {
         let stored = stored_key(key, &mut buffer);
         let value = stored_value(key, value);
         self.transaction
-            .put(self.databases[database as usize], &stored, &value, WriteFlags::empty())
+            .put(
+                self.databases[database as usize],
+                &stored,
+                &value,
+                WriteFlags::empty(),
+            )
             .map_err(failed("mdb_put"))
     }
 
     fn delete(&mut self, database: Database, key: &[u8]) -> Attempt<()> {
         let mut buffer = [0; MAX_KEY];
         let stored = stored_key(key, &mut buffer);
-        match self.transaction.del(self.databases[database as usize], &stored, None) {
+        match self
+            .transaction
+            .del(self.databases[database as usize], &stored, None)
+        {
             Ok(()) | Err(lmdb::Error::NotFound) => Ok(()),
             Err(error) => Err(Failure::Call("mdb_del", error)),
         }
@@ -322,21 +353,28 @@ impl Records for View<'_, RwTransaction<'_>> {
 
 impl OpenEnvironment {
     fn write(&self) -> Attempt<View<'_, RwTransaction<'_>>> {
-        let transaction = self.environment.begin_rw_txn().map_err(failed("mdb_txn_begin"))?;
-        Ok(View { transaction, databases: &self.databases })
+        let transaction = self
+            .environment
+            .begin_rw_txn()
+            .map_err(failed("mdb_txn_begin"))?;
+        Ok(View {
+            transaction,
+            databases: &self.databases,
+        })
     }
 
     fn read(&self) -> Attempt<View<'_, RoTransaction<'_>>> {
-        let transaction = self.environment.begin_ro_txn().map_err(failed("mdb_txn_begin"))?;
-        Ok(View { transaction, databases: &self.databases })
+        let transaction = self
+            .environment
+            .begin_ro_txn()
+            .map_err(failed("mdb_txn_begin"))?;
+        Ok(View {
+            transaction,
+            databases: &self.databases,
+        })
     }
 
-    fn scan(
-        &self,
-        database: Database,
-        after: Option<&[u8]>,
-        visit: &mut Visitor,
-    ) -> Attempt<bool> {
+    fn scan(&self, database: Database, after: Option<&[u8]>, visit: &mut Visitor) -> Attempt<bool> {
         let view = self.read()?;
         let cursor = view
             .transaction
@@ -355,7 +393,12 @@ impl OpenEnvironment {
             };
             if after != Some(stored_key) {
                 let (key, value) = split_stored(stored_key, value);
-                if visit(Entry { stored_key, key, value }) == ControlFlow::Break(()) {
+                if visit(Entry {
+                    stored_key,
+                    key,
+                    value,
+                }) == ControlFlow::Break(())
+                {
                     return Ok(false);
                 }
             }
@@ -425,11 +468,15 @@ impl Store for LmdbStore {
                     Err(error) => return Err(Failure::Call("mdb_get", error)),
                 };
                 if is_expired(rules, database, plain_value(stored, value), now) {
-                    view.transaction.del(handle, stored, None).map_err(failed("mdb_del"))?;
+                    view.transaction
+                        .del(handle, stored, None)
+                        .map_err(failed("mdb_del"))?;
                     removed += 1;
                 }
             }
-            view.transaction.commit().map_err(failed("mdb_txn_commit"))?;
+            view.transaction
+                .commit()
+                .map_err(failed("mdb_txn_commit"))?;
             Ok(removed)
         })
     }

@@ -30,7 +30,11 @@ impl View<'_> {
         &mut self,
         database: Database,
     ) -> Result<&mut BTreeMap<Vec<u8>, Vec<u8>>, NeedsWrite> {
-        if self.may_write { Ok(&mut self.maps[database as usize]) } else { Err(NeedsWrite) }
+        if self.may_write {
+            Ok(&mut self.maps[database as usize])
+        } else {
+            Err(NeedsWrite)
+        }
     }
 }
 
@@ -42,7 +46,8 @@ impl Records for View<'_> {
     }
 
     fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), NeedsWrite> {
-        self.writable(database)?.insert(key.to_vec(), value.to_vec());
+        self.writable(database)?
+            .insert(key.to_vec(), value.to_vec());
         Ok(())
     }
 
@@ -65,7 +70,10 @@ impl Store for MemoryStore {
         rules: &Rules,
         command: &Command,
     ) -> Result<Option<Outcome>, StoreError> {
-        let mut view = View { maps: &mut self.maps, may_write: false };
+        let mut view = View {
+            maps: &mut self.maps,
+            may_write: false,
+        };
         Ok(apply(&mut view, rules, command).ok())
     }
 
@@ -75,8 +83,15 @@ impl Store for MemoryStore {
         commands: &[Command],
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), StoreError> {
-        let mut view = View { maps: &mut self.maps, may_write: true };
-        outcomes.extend(commands.iter().flat_map(|command| apply(&mut view, rules, command)));
+        let mut view = View {
+            maps: &mut self.maps,
+            may_write: true,
+        };
+        outcomes.extend(
+            commands
+                .iter()
+                .flat_map(|command| apply(&mut view, rules, command)),
+        );
         Ok(())
     }
 
@@ -90,7 +105,12 @@ impl Store for MemoryStore {
         let records: Range<'_, Vec<u8>, Vec<u8>> =
             self.maps[database as usize].range::<[u8], _>((start, Bound::Unbounded));
         for (key, value) in records {
-            if visit(Entry { stored_key: key, key, value }) == ControlFlow::Break(()) {
+            if visit(Entry {
+                stored_key: key,
+                key,
+                value,
+            }) == ControlFlow::Break(())
+            {
                 return Ok(false);
             }
         }
@@ -107,7 +127,10 @@ impl Store for MemoryStore {
         let map = &mut self.maps[database as usize];
         let before = map.len();
         for key in stored_keys {
-            if map.get(key).is_some_and(|value| is_expired(rules, database, value, now)) {
+            if map
+                .get(key)
+                .is_some_and(|value| is_expired(rules, database, value, now))
+            {
                 map.remove(key);
             }
         }

@@ -4,7 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970, whole ones, as records have them.
 pub fn seconds() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     since.as_secs() as f64
 }
 
@@ -33,7 +35,12 @@ fn push_local_time(out: &mut Vec<u8>, format: &std::ffi::CStr) {
     // SAFETY: the length is that of the buffer, the format ends in NUL and the
     // broken-down time is initialised.
     let length = unsafe {
-        libc::strftime(text.as_mut_ptr().cast(), text.len(), format.as_ptr(), &raw const broken_down)
+        libc::strftime(
+            text.as_mut_ptr().cast(),
+            text.len(),
+            format.as_ptr(),
+            &raw const broken_down,
+        )
     };
     out.extend_from_slice(&text[..length.min(text.len())]);
 }
@@ -47,7 +54,8 @@ mod tests {
         let mut out = Vec::new();
         push_date(&mut out);
         let date = String::from_utf8(out).unwrap();
-        let shape = regex::Regex::new(r"^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d \S+$");
+        let shape =
+            regex::Regex::new(r"^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d \S+$");
         assert!(shape.unwrap().is_match(&date), "{date}");
     }
 }

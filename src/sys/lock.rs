@@ -33,7 +33,11 @@ impl LockFile {
     /// A lock file that is made with this mode if it is missing. A symbolic
     /// link is refused.
     pub fn new(path: PathBuf, mode: u32) -> Self {
-        LockFile { path, mode, file: OnceCell::new() }
+        LockFile {
+            path,
+            mode,
+            file: OnceCell::new(),
+        }
     }
 
     /// Opens the same path again: the file may have been replaced.
@@ -61,19 +65,28 @@ impl LockFile {
             // Nobody else could have set it: the cell is not shared.
             let _ = self.file.set(file);
         }
-        self.file.get().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        self.file
+            .get()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     /// For a child: the same open file. The parent's locks stay with the
     /// parent.
     pub fn for_child(&self) -> io::Result<Self> {
         let file = self.file()?.try_clone()?;
-        Ok(LockFile { path: self.path.clone(), mode: self.mode, file: OnceCell::from(file) })
+        Ok(LockFile {
+            path: self.path.clone(),
+            mode: self.mode,
+            file: OnceCell::from(file),
+        })
     }
 
     /// Takes a lock if it is free; false if another process has it.
     pub fn try_lock(&self, claim: Claim) -> io::Result<bool> {
-        match fcntl(self.file()?, FcntlArg::F_SETLK(&flock(claim, libc::F_WRLCK as i16))) {
+        match fcntl(
+            self.file()?,
+            FcntlArg::F_SETLK(&flock(claim, libc::F_WRLCK as i16)),
+        ) {
             Ok(_) => Ok(true),
             Err(nix::Error::EACCES | nix::Error::EAGAIN) => Ok(false),
             Err(error) => Err(error.into()),
@@ -83,7 +96,10 @@ impl LockFile {
     /// Takes a lock and waits for it.
     pub fn lock(&self, claim: Claim) -> io::Result<()> {
         loop {
-            match fcntl(self.file()?, FcntlArg::F_SETLKW(&flock(claim, libc::F_WRLCK as i16))) {
+            match fcntl(
+                self.file()?,
+                FcntlArg::F_SETLKW(&flock(claim, libc::F_WRLCK as i16)),
+            ) {
                 Ok(_) => return Ok(()),
                 Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(error.into()),
@@ -93,7 +109,10 @@ impl LockFile {
 
     /// Gives a lock back.
     pub fn unlock(&self, claim: Claim) -> io::Result<()> {
-        fcntl(self.file()?, FcntlArg::F_SETLK(&flock(claim, libc::F_UNLCK as i16)))?;
+        fcntl(
+            self.file()?,
+            FcntlArg::F_SETLK(&flock(claim, libc::F_UNLCK as i16)),
+        )?;
         Ok(())
     }
 
