@@ -30,6 +30,7 @@ pub fn test_dir() -> tempfile::TempDir {
         .unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     make_db_dir(&dir.path().join("db"));
+    make_db_dir(&dir.path().join("run"));
     dir
 }
 
@@ -64,7 +65,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on the UNIX socket `s` in this directory and waits until
+    /// Starts a server on the UNIX socket `run/s` in this directory and waits until
     /// it answers.
     pub fn start(dir: &Path, options: &[&str]) -> Server {
         Server::start_by(Command::new(env!("CARGO_BIN_EXE_postgrey")), dir, options)
@@ -72,7 +73,7 @@ impl Server {
 
     /// The same through another command, such as a shell that sets limits.
     pub fn start_by(mut command: Command, dir: &Path, options: &[&str]) -> Server {
-        let socket = dir.join("s");
+        let socket = dir.join("run/s");
         let log = dir.join("log");
         let stderr = fs::File::options()
             .create(true)
