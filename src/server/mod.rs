@@ -225,8 +225,8 @@ fn find_identity(settings: &Settings) -> Result<Identity, StartError> {
     if !process::is_root() && settings.user == paths::USER {
         return process::current_identity().map_err(fail);
     }
-    let identity =
-        process::find_identity(&settings.user, settings.group.as_deref()).map_err(fail)?;
+    let identity = process::find_identity(&settings.user, settings.group.as_deref(), paths::GROUP)
+        .map_err(fail)?;
     if identity.uid.is_root() {
         return Err(fail(format!("--user: \"{}\" is root", settings.user)));
     }
