@@ -1,5 +1,6 @@
 //! The recorded dialogues of the original through the pure policy, with the
 //! store in memory and with LMDB: the same replies, records and log lines.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::Report;
 use super::commit::{Committer, WriterLink};
 use super::control::{self, Message};
 use super::counters::Counter;
@@ -138,6 +139,7 @@ pub struct Master {
     statistics: Coalesced,
     stopping: Option<Instant>,
     next_statistics: Instant,
+    report: Report,
 }
 
 impl Master {
@@ -149,6 +151,7 @@ impl Master {
         lock: LockFile,
         log: Rc<Log>,
         shared: Shared,
+        report: Report,
     ) -> io::Result<Self> {
         let mut watched = SIGNALS.to_vec();
         watched.push(Signal::SIGCHLD);
@@ -179,13 +182,13 @@ impl Master {
             statistics: Coalesced::default(),
             stopping: None,
             next_statistics: now + STATISTICS_INTERVAL,
+            report,
         })
     }
 
-    /// Runs the children until a signal ends the server. `on_ready` is called
-    /// once, when all of them serve for the first time.
-    pub fn run(&mut self, on_ready: impl FnOnce()) -> io::Result<()> {
-        let mut on_ready = Some(on_ready);
+    /// Runs the children until a signal ends the server. When all of them
+    /// serve for the first time it is reported.
+    pub fn run(&mut self) -> io::Result<()> {
         loop {
             self.start_due_children()?;
             let mut poll = PollSet::default();
@@ -208,10 +211,8 @@ impl Master {
                 self.act_on_signals();
             }
             self.act_on_requests();
-            if self.children.iter().all(|child| child.is_ready)
-                && let Some(on_ready) = on_ready.take()
-            {
-                on_ready();
+            if self.children.iter().all(|child| child.is_ready) {
+                self.report.send(&[0]);
             }
             if self.stopping.is_some() && self.is_stopped() {
                 return Ok(());
@@ -302,6 +303,7 @@ impl Master {
         // The ends of its sisters' sockets must not live on in this process:
         // each child sees by them that the master is gone.
         self.children.clear();
+        self.report.drop_unsent();
         let Ok(no_signals) = Signals::install(&[]) else {
             return 1;
         };

@@ -17,6 +17,7 @@ pub mod spawn;
 pub mod worker;
 pub mod writer;
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -72,7 +73,7 @@ pub fn run(settings: &Settings) -> i32 {
         return spawn::run(settings);
     }
     if !settings.daemonize {
-        return match serve(settings, None) {
+        return match serve(settings, &Report::default()) {
             Ok(()) => 0,
             Err(error) => {
                 say(&error.message);
@@ -111,9 +112,12 @@ fn go_to_background(settings: &Settings) -> io::Result<i32> {
         Side::Parent(pid) => {
             drop(theirs);
             let mut word = Vec::new();
-            ours.read_to_end(&mut word)?;
-            if word == [0] {
-                return Ok(0);
+            let mut octet = [0];
+            while ours.read(&mut octet)? == 1 {
+                if octet == [0] {
+                    return Ok(0);
+                }
+                word.push(octet[0]);
             }
             say(&String::from_utf8_lossy(&word));
             let status = nix::sys::wait::waitpid(pid, None)?;
@@ -125,15 +129,36 @@ fn go_to_background(settings: &Settings) -> io::Result<i32> {
     }
 }
 
-fn run_in_background(settings: &Settings, mut report: UnixStream) -> i32 {
-    let reporter = report.try_clone().ok();
-    match serve(settings, reporter) {
+/// Where a server in the background says, once, how its start went. Children
+/// of the server take it out and drop it.
+#[derive(Clone, Default)]
+pub struct Report(Rc<Cell<Option<UnixStream>>>);
+
+impl Report {
+    fn to(socket: UnixStream) -> Self {
+        Report(Rc::new(Cell::new(Some(socket))))
+    }
+
+    fn send(&self, word: &[u8]) {
+        if let Some(mut socket) = self.0.take() {
+            // Whoever started us may be gone; we serve all the same.
+            let _ = socket.write_all(word);
+        }
+    }
+
+    fn drop_unsent(&self) {
+        self.0.take();
+    }
+}
+
+fn run_in_background(settings: &Settings, report: UnixStream) -> i32 {
+    let report = Report::to(report);
+    match serve(settings, &report) {
         Ok(()) => 0,
         Err(error) => {
             syslog::open(facility_of(settings));
             Log::to_syslog().write(Level::Fatal, error.message.as_bytes());
-            // After the start nobody listens any more.
-            let _ = report.write_all(error.message.as_bytes());
+            report.send(error.message.as_bytes());
             error.exit_code
         }
     }
@@ -162,9 +187,8 @@ fn facility_of(settings: &Settings) -> i32 {
     syslog::facility_number(&settings.syslog_facility).unwrap_or(libc::LOG_MAIL)
 }
 
-/// From the settings to a running server, and to its end. With `report` it is
-/// in the background and says there when it serves.
-fn serve(settings: &Settings, report: Option<UnixStream>) -> Result<(), StartError> {
+/// From the settings to a running server, and to its end.
+fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     let identity = find_identity(settings)?;
     process::set_umask(0o077);
     let lock = take_daemon_lock(settings, &identity)?;
@@ -176,7 +200,7 @@ fn serve(settings: &Settings, report: Option<UnixStream>) -> Result<(), StartErr
             format!("ERROR: more than {most} addresses to listen on"),
         ));
     }
-    let is_daemon = report.is_some();
+    let is_daemon = settings.daemonize;
     let shared = Shared::new(settings.workers)
         .map_err(|error| StartError::of_io("cannot share memory", &error))?;
     let sinks = Sinks {
@@ -204,14 +228,17 @@ fn serve(settings: &Settings, report: Option<UnixStream>) -> Result<(), StartErr
         process::close_stdio(keep_stderr)
             .map_err(|error| StartError::of_io("cannot close standard output", &error))?;
     }
-    let start_master = Master::new(settings, policy, listeners, lock, Rc::clone(&log), shared);
-    let mut master = start_master.map_err(|error| StartError::of_io("cannot start", &error))?;
-    let result = master.run(|| {
-        if let Some(mut report) = report {
-            // Whoever started us may be gone; we serve all the same.
-            let _ = report.write_all(&[0]);
-        }
-    });
+    let mut master = Master::new(
+        settings,
+        policy,
+        listeners,
+        lock,
+        Rc::clone(&log),
+        shared,
+        report.clone(),
+    )
+    .map_err(|error| StartError::of_io("cannot start", &error))?;
+    let result = master.run();
     log.write(Level::Notice, &timestamped(b"Server closing!"));
     master.remove_socket_files();
     pid_file.remove();
