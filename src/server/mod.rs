@@ -170,7 +170,8 @@ fn with_absolute_paths(settings: &Settings) -> io::Result<Settings> {
     let whitelists = settings
         .whitelist_clients
         .iter_mut()
-        .chain(&mut settings.whitelist_recipients);
+        .chain(&mut settings.whitelist_recipients)
+        .chain(&mut settings.s25r_except);
     let files = settings.pidfile.iter_mut().chain(&mut settings.stats_file);
     for path in whitelists.chain(files).chain([&mut settings.dbdir]) {
         *path = std::path::absolute(&*path)?;
