@@ -2,6 +2,7 @@
 //! store in memory and with LMDB: the same replies, records and log lines.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[allow(dead_code, reason = "other tests use the rest")]
 #[path = "common/dialogue.rs"]
 mod dialogue;
 

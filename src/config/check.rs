@@ -37,6 +37,9 @@ pub fn check(settings: &Settings) -> Vec<String> {
     }
     check_sockets(&settings.listen, &mut problems);
     check_sleep(settings, &mut problems);
+    if !settings.s25r && !settings.s25r_except.is_empty() {
+        problems.push("--s25r-except: of no use without --s25r".into());
+    }
     problems
 }
 

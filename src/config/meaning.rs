@@ -27,6 +27,7 @@ pub fn settings_of(typed: &Typed) -> (Settings, Vec<ConfigError>) {
     meaning.read_log(&mut settings);
     meaning.read_rules(&mut settings);
     meaning.read_whitelists(&mut settings);
+    meaning.read_s25r(&mut settings);
     meaning.read_texts(&mut settings);
     meaning.check_combinations(&settings);
     (settings, meaning.wrong)
@@ -206,6 +207,15 @@ impl Meaning<'_> {
                 .collect();
             if !paths.is_empty() {
                 *files = with_local_files(paths);
+            }
+        }
+    }
+
+    fn read_s25r(&mut self, settings: &mut Settings) {
+        settings.s25r = self.typed.has(Id::S25r);
+        for value in self.given_all(Id::S25rExcept) {
+            if let Some(path) = self.checked(values::path(name(Id::S25rExcept), &value), 2) {
+                settings.s25r_except.push(path);
             }
         }
     }

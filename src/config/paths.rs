@@ -22,6 +22,10 @@ pub const DBDIR: &str = chosen(option_env!("POSTGREY_DBDIR"), "/var/spool/postfi
 /// Default of `--user` (`POSTGREY_USER`).
 pub const USER: &str = chosen(option_env!("POSTGREY_USER"), "postgrey");
 
+/// The group that is taken without `--group`, if there is one of this name
+/// (`POSTGREY_GROUP`).
+pub const GROUP: &str = chosen(option_env!("POSTGREY_GROUP"), "postgrey");
+
 /// Default of `--whitelist-clients`: `POSTGREY_WHITELIST_CLIENTS`, or
 /// `postgrey_whitelist_clients` in [`SYSCONFDIR`].
 pub fn whitelist_clients() -> PathBuf {

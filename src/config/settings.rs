@@ -92,6 +92,12 @@ pub struct Settings {
     pub whitelist_clients: Vec<PathBuf>,
     /// Whitelists of recipients, likewise.
     pub whitelist_recipients: Vec<PathBuf>,
+    /// Let clients pass whose name does not look like a dial-up line
+    /// (`--s25r`).
+    pub s25r: bool,
+    /// Names that the rules of S25R judge wrongly (`--s25r-except`), in the
+    /// order read; without [`Settings::s25r`] they are of no use.
+    pub s25r_except: Vec<PathBuf>,
     /// Decide, log and record, but always answer DUNNO (`--noaction`).
     pub noaction: bool,
     /// Close the connection behind every answer (`--exim`).
@@ -129,6 +135,8 @@ impl Default for Settings {
             log_stderr: false,
             whitelist_clients: with_local_files([paths::whitelist_clients()]),
             whitelist_recipients: with_local_files([paths::whitelist_recipients()]),
+            s25r: false,
+            s25r_except: Vec::new(),
             noaction: false,
             exim: false,
             spawn: false,

@@ -1,4 +1,5 @@
-//! Reads the whitelist files that the settings name.
+//! Reads the whitelist files that the settings name, and the exceptions of
+//! S25R with them: all of it is read at the start and again at HUP.
 
 use std::fs;
 use std::io;
@@ -7,6 +8,7 @@ use std::path::Path;
 use super::meaning::is_local_file;
 use super::settings::Settings;
 use crate::policy::decide::Whitelists;
+use crate::policy::s25r::Exceptions;
 use crate::policy::whitelist::{ClientWhitelist, Complaint, RecipientWhitelist};
 
 /// What was read, and what is wrong with it.
@@ -31,6 +33,7 @@ pub fn empty(settings: &Settings) -> Whitelists {
     Whitelists {
         clients: ClientWhitelist::new(settings.rules.compat),
         recipients: RecipientWhitelist::new(),
+        s25r: settings.s25r.then(Exceptions::default),
     }
 }
 
@@ -40,6 +43,7 @@ pub fn load(settings: &Settings) -> Loaded {
     let Whitelists {
         mut clients,
         mut recipients,
+        mut s25r,
     } = empty(settings);
     let mut problems = Vec::new();
     for file in &settings.whitelist_clients {
@@ -52,12 +56,20 @@ pub fn load(settings: &Settings) -> Loaded {
             recipients.add_file(name, text)
         });
     }
+    for file in &settings.s25r_except {
+        if let Some(exceptions) = &mut s25r {
+            read_file(file, &mut problems, |name, text| {
+                exceptions.add_file(name, text)
+            });
+        }
+    }
     let late = clients.finish().into_iter().chain(recipients.finish());
     problems.extend(late.map(Problem::from));
     Loaded {
         whitelists: Whitelists {
             clients,
             recipients,
+            s25r,
         },
         problems,
     }

@@ -10,6 +10,7 @@ use super::instances::Instances;
 use super::line::{Level, Reason, push_action, push_whitelisted};
 use super::request::{Attribute, Request};
 use super::rules::{Rules, Texts};
+use super::s25r::Exceptions;
 use super::text::{make_sendable, push_greylist_text, push_header};
 use super::triplet::Keys;
 use super::whitelist::{ClientWhitelist, RecipientWhitelist};
@@ -29,6 +30,8 @@ pub struct Whitelists {
     pub clients: ClientWhitelist,
     /// Recipients.
     pub recipients: RecipientWhitelist,
+    /// With `--s25r` the names that its rules judge wrongly.
+    pub s25r: Option<Exceptions>,
 }
 
 /// Everything that decides about requests.
@@ -55,6 +58,8 @@ pub enum Decision {
     ClientWhitelisted,
     /// The recipient is on a whitelist.
     RecipientWhitelisted,
+    /// The client's name does not look like a dial-up line.
+    NotSuspicious,
     /// What the store said.
     Stored(Outcome),
     /// The store failed: the mail goes on.
@@ -116,6 +121,11 @@ impl Policy {
         {
             return Examined::Decided(Decision::RecipientWhitelisted);
         }
+        if let Some(exceptions) = &self.whitelists.s25r
+            && !exceptions.is_suspicious(request.text(Attribute::ClientName))
+        {
+            return Examined::Decided(Decision::NotSuspicious);
+        }
         keys.build(rules, &client, request);
         Examined::Ask(Command {
             now: Now::new(clock, request.get(Attribute::PolicyTestTime)),
@@ -156,6 +166,10 @@ impl Policy {
             }
             Decision::RecipientWhitelisted => {
                 push_action(&mut line, request, Reason::RecipientWhitelist);
+                log(Level::Notice, &line);
+            }
+            Decision::NotSuspicious => {
+                push_action(&mut line, request, Reason::NotSuspicious);
                 log(Level::Notice, &line);
             }
             Decision::Stored(outcome) => {

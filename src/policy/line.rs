@@ -31,6 +31,8 @@ pub enum Reason {
     ClientWhitelist,
     /// The recipient is on a whitelist of recipients.
     RecipientWhitelist,
+    /// The client's name does not look like a dial-up line (`--s25r`).
+    NotSuspicious,
     /// The client is on the auto-whitelist.
     ClientAutoWhitelist,
     /// The triplet was first seen in this second.
@@ -75,6 +77,7 @@ fn push_reason(line: &mut Vec<u8>, reason: Reason) {
     match reason {
         Reason::ClientWhitelist => line.extend_from_slice(b"client whitelist"),
         Reason::RecipientWhitelist => line.extend_from_slice(b"recipient whitelist"),
+        Reason::NotSuspicious => line.extend_from_slice(b"not S25R"),
         Reason::ClientAutoWhitelist => line.extend_from_slice(b"client AWL"),
         Reason::New => line.extend_from_slice(b"new"),
         Reason::EarlyRetry(missing) => {

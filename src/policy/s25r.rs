@@ -7,10 +7,12 @@
 //! Exceptions (`--s25r-except=FILE`) are asked first, in the order of the
 //! file, as Postfix asks the lines of its table.
 
-use std::fmt;
+use std::rc::Rc;
 use std::sync::LazyLock;
 
 use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+
+use super::whitelist::{Complaint, Place};
 
 /// The published rules; the index is the number of the rule.
 ///
@@ -58,23 +60,6 @@ pub enum Verdict {
     Ok,
 }
 
-/// A line of an exceptions file that was left out, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
-    /// The file, as given.
-    pub file: String,
-    /// The line, from 1.
-    pub line: usize,
-    /// What is wrong with it.
-    pub why: String,
-}
-
-impl fmt::Display for Complaint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} line {}: {}", self.file, self.line, self.why)
-    }
-}
-
 /// Why a client is suspicious, or why it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason<'a> {
@@ -82,19 +67,13 @@ pub enum Reason<'a> {
     Rule(u8),
     /// No rule matches.
     NoRule,
-    /// The line `line` of the exceptions file `file` says so.
-    Exception {
-        /// The file, as given.
-        file: &'a str,
-        /// The line, from 1.
-        line: usize,
-    },
+    /// This line of an exceptions file says so.
+    Exception(&'a Place),
 }
 
 /// Names that the rules judge wrongly, in the order of their files.
 #[derive(Clone, Debug, Default)]
 pub struct Exceptions {
-    files: Vec<String>,
     entries: Vec<Entry>,
 }
 
@@ -102,8 +81,7 @@ pub struct Exceptions {
 struct Entry {
     pattern: Pattern,
     verdict: Verdict,
-    file: usize,
-    line: usize,
+    place: Place,
 }
 
 #[derive(Clone, Debug)]
@@ -127,28 +105,32 @@ impl Pattern {
 
 impl Exceptions {
     /// Adds the lines of `text`, the content of `file`, behind those that are
-    /// there, and returns a complaint for each line that is left out.
+    /// there, and returns a complaint for each line that is left out. All are
+    /// fatal: a client that an exception was written for would be judged by
+    /// the rules.
     ///
     /// A line is a domain or a `/regular expression/`, blanks, and the word
     /// `suspicious` or `ok`; see s25r(7). Empty lines and everything from a
     /// `#` that is not part of a regular expression are ignored.
     pub fn add_file(&mut self, file: &str, text: &[u8]) -> Vec<Complaint> {
-        let number = self.files.len();
-        self.files.push(file.to_owned());
+        let file: Rc<str> = file.into();
         let mut complaints = Vec::new();
         for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+            let place = Place {
+                file: Rc::clone(&file),
+                line: index + 1,
+            };
             match parse_line(line) {
                 Ok(None) => {}
                 Ok(Some((pattern, verdict))) => self.entries.push(Entry {
                     pattern,
                     verdict,
-                    file: number,
-                    line: index + 1,
+                    place,
                 }),
                 Err(why) => complaints.push(Complaint {
-                    file: file.to_owned(),
-                    line: index + 1,
+                    place,
                     why,
+                    fatal: true,
                 }),
             }
         }
@@ -161,11 +143,7 @@ impl Exceptions {
         let name = client_name.to_ascii_lowercase();
         let found = self.entries.iter().find(|e| e.pattern.matches(&name));
         if let Some(entry) = found {
-            let reason = Reason::Exception {
-                file: &self.files[entry.file],
-                line: entry.line,
-            };
-            return (entry.verdict, reason);
+            return (entry.verdict, Reason::Exception(&entry.place));
         }
         match suspicious_rule(&name) {
             Some(rule) => (Verdict::Suspicious, Reason::Rule(rule)),
@@ -364,17 +342,18 @@ mod tests {
              unknown OK\n",
         );
         assert_eq!(e.len(), 3);
-        let ok = |line| (Verdict::Ok, Reason::Exception { file: "F", line });
-        assert_eq!(e.judge(b"a1b2.Example.com"), ok(3));
-        assert_eq!(e.judge(b"example.com"), ok(3));
-        assert_eq!(e.judge(b"unknown"), ok(5));
-        assert_eq!(
-            e.judge(b"ADSL-abc.example.net"),
-            (
-                Verdict::Suspicious,
-                Reason::Exception { file: "F", line: 4 }
-            )
-        );
+        let by_line = |name: &[u8]| match e.judge(name) {
+            (verdict, Reason::Exception(place)) => Some((verdict, place.to_string())),
+            _ => None,
+        };
+        for (name, verdict, place) in [
+            (&b"a1b2.Example.com"[..], Verdict::Ok, "F line 3"),
+            (b"example.com", Verdict::Ok, "F line 3"),
+            (b"unknown", Verdict::Ok, "F line 5"),
+            (b"ADSL-abc.example.net", Verdict::Suspicious, "F line 4"),
+        ] {
+            assert_eq!(by_line(name), Some((verdict, place.to_owned())));
+        }
         assert_eq!(
             e.judge(b"a1b2.badexample.com"),
             (Verdict::Suspicious, Reason::Rule(1))

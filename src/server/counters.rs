@@ -9,6 +9,7 @@ pub enum Counter {
     Requests,
     PassClientWhitelist,
     PassRecipientWhitelist,
+    PassNotS25r,
     PassClientAwl,
     PassTriplet,
     PassHeader,
@@ -47,6 +48,7 @@ const TABLE: [(Counter, &str, &str); Counter::COUNT] = [
         "pass_recipient_whitelist",
         "Passed: recipient whitelist",
     ),
+    (Counter::PassNotS25r, "pass_not_s25r", "Passed: not S25R"),
     (
         Counter::PassClientAwl,
         "pass_client_awl",

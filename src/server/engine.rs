@@ -208,6 +208,7 @@ impl Engine {
             Decision::Missing(_) | Decision::BadAddress => Counter::Unusable,
             Decision::ClientWhitelisted => Counter::PassClientWhitelist,
             Decision::RecipientWhitelisted => Counter::PassRecipientWhitelist,
+            Decision::NotSuspicious => Counter::PassNotS25r,
             Decision::StoreFailed => Counter::StoreErrors,
             Decision::Stored(outcome) => {
                 if outcome.bad_record {

@@ -170,7 +170,8 @@ fn with_absolute_paths(settings: &Settings) -> io::Result<Settings> {
     let whitelists = settings
         .whitelist_clients
         .iter_mut()
-        .chain(&mut settings.whitelist_recipients);
+        .chain(&mut settings.whitelist_recipients)
+        .chain(&mut settings.s25r_except);
     let files = settings.pidfile.iter_mut().chain(&mut settings.stats_file);
     for path in whitelists.chain(files).chain([&mut settings.dbdir]) {
         *path = std::path::absolute(&*path)?;
@@ -252,8 +253,8 @@ fn find_identity(settings: &Settings) -> Result<Identity, StartError> {
     if !process::is_root() && settings.user == paths::USER {
         return process::current_identity().map_err(fail);
     }
-    let identity =
-        process::find_identity(&settings.user, settings.group.as_deref()).map_err(fail)?;
+    let identity = process::find_identity(&settings.user, settings.group.as_deref(), paths::GROUP)
+        .map_err(fail)?;
     if identity.uid.is_root() {
         return Err(fail(format!("--user: \"{}\" is root", settings.user)));
     }

@@ -71,13 +71,13 @@ pub struct Identity {
     pub gid: Gid,
 }
 
-/// Finds a user and a group by name or number. Without a group it is
-/// `postgrey`, else `nogroup`, else the user's own.
-pub fn find_identity(user: &str, group: Option<&str>) -> Result<Identity, String> {
+/// Finds a user and a group by name or number. Without a group it is the
+/// `usual` one if it exists, else `nogroup`, else the user's own.
+pub fn find_identity(user: &str, group: Option<&str>, usual: &str) -> Result<Identity, String> {
     let found = find_user(user)?.ok_or_else(|| format!("No such user \"{user}\""))?;
     let gid = match group {
         Some(group) => find_group(group)?.ok_or_else(|| format!("No such group \"{group}\""))?,
-        None => match find_group("postgrey")? {
+        None => match find_group(usual)? {
             Some(gid) => gid,
             None => find_group("nogroup")?.unwrap_or(found.gid),
         },

@@ -74,6 +74,7 @@ fn word() -> impl Strategy<Value = OsString> {
         "-n",
         "--exim",
         "--privacy",
+        "--s25r",
         "--targrey",
         "--tarpit",
         "--lookup-by-host",
@@ -105,6 +106,7 @@ fn word() -> impl Strategy<Value = OsString> {
         "stats-file",
         "whitelist-clients",
         "whitelist-recipients",
+        "s25r-except",
     ];
     let addresses = ["1", ":2", "*:3", "a:4", "[::1]:5", "::1:6", "0:7"];
     let with = |name: &str, value: &str| OsString::from(format!("--{name}={value}"));

@@ -115,6 +115,7 @@ fn check_says_everything() {
         "--user=no-such-user".into(),
         "--group=no-such-group".into(),
         "--tarpit=1m30s".into(),
+        format!("--s25r-except={file}"),
         "--greylist-action=DUNNO".into(),
         "--workers=0".into(),
         "--check".into(),
@@ -134,6 +135,7 @@ fn check_says_everything() {
         "--inet: *:1 is given twice".into(),
         "--inet: 192.0.2.1: Can't assign requested address".into(),
         "--tarpit: Postfix refuses SLEEP 1m30s: give digits only".into(),
+        "--s25r-except: of no use without --s25r".into(),
     ] {
         let is_said = stderr
             .lines()

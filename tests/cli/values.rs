@@ -263,6 +263,9 @@ fn other_options() {
         "--hostname=mx",
         "--log-stderr",
         "--stats-file=/s",
+        "--s25r",
+        "--s25r-except=/e",
+        "--s25r-except=/f",
     ]);
     let rules = Rules {
         privacy: true,
@@ -291,6 +294,8 @@ fn other_options() {
         sync: Sync::None,
         log_stderr: true,
         stats_file: Some("/s".into()),
+        s25r: true,
+        s25r_except: vec!["/e".into(), "/f".into()],
         rules,
         texts,
         ..Settings::default()

@@ -274,12 +274,12 @@ pub(super) const WRONG: [(&str, &str, &str); 58] = [
     ("greylist_text", "a\\\nb", "has a value with a line end"),
     ("x_greylist_header", "X\x7f", "has a control character"),
     ("hostname", "mx_1!", "'mx_1!' is no name"),
-    ("workers", "0", "'0' is no number from 1 to 512"),
+    ("workers", "0", "'0' is no number from 1 to 64"),
     ("sync", "always", "'always' is none of: commit none"),
     (
         "db_size",
         "4X",
-        "'4X' is no number, with K, M, G or T behind it or not",
+        "'4X' is no number, with K, M or G behind it or not",
     ),
     ("stats_file", "s", "'s' is no absolute path"),
     (

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Makefile of postgrey, for every make: POSIX, no GNU syntax.
+#
+#   make                 build
+#   make run             build and try it out, without installing anything
+#   make check           run the tests with what is on this machine
+#   make check-all       the same on Debian, with all packages the tests can use
+#   make check-long      those that take long, too
+#   make check-solaris   type-check for Solaris and illumos
+#   make lint            format and clippy
+#   make bench           measure
+#   make install         programs, manual pages, whitelists, Postfix examples
+#   make install-rc      the init script and its links
+#   make install-smf     manifest and method for SMF
+#   make install-systemd the unit for systemd
+#   make uninstall       remove all of it but configuration and data
+#
+# The variables below are given on the command line, the same for "make" and
+# for "make install": some are built into the programs.
+
+DESTDIR =
+PREFIX = /usr/local
+SBINDIR = $(PREFIX)/sbin
+BINDIR = $(PREFIX)/bin
+MANDIR = $(PREFIX)/share/man
+DOCDIR = $(PREFIX)/share/doc/postgrey
+# The section of administrators' commands: 8, or 1m on Solaris before 11.4.
+MANSECT = 8
+# Where the whitelists and the S25R table are.
+SYSCONFDIR = /etc/postfix
+WHITELIST_CLIENTS = $(SYSCONFDIR)/postgrey_whitelist_clients
+WHITELIST_RECIPIENTS = $(SYSCONFDIR)/postgrey_whitelist_recipients
+# The database: a local disk, no network file system.
+DBDIR = /var/spool/postfix/postgrey
+USER = postgrey
+GROUP = postgrey
+# For install-rc: /etc/default/postgrey, the script, and the rc?.d directories.
+DEFAULTDIR = /etc/default
+INITDIR = /etc/init.d
+RCDIR = /etc
+# For install-smf and install-systemd.
+SMFDIR = /lib/svc
+UNITDIR = /lib/systemd/system
+
+CARGO = cargo
+CARGOFLAGS = --locked
+
+# What is built into the programs.
+BUILD_ENV = POSTGREY_SYSCONFDIR='$(SYSCONFDIR)' POSTGREY_DBDIR='$(DBDIR)' \
+	POSTGREY_USER='$(USER)' POSTGREY_GROUP='$(GROUP)' \
+	POSTGREY_WHITELIST_CLIENTS='$(WHITELIST_CLIENTS)' \
+	POSTGREY_WHITELIST_RECIPIENTS='$(WHITELIST_RECIPIENTS)'
+
+# Puts this installation's places where the sources have the usual ones.
+PLACES = sed -e 's|/usr/local/sbin/|$(SBINDIR)/|g' \
+	-e 's|/usr/local/share/man|$(MANDIR)|g' \
+	-e 's|/var/spool/postfix/postgrey|$(DBDIR)|g' \
+	-e 's|/etc/postfix/postgrey_whitelist_clients|$(WHITELIST_CLIENTS)|g' \
+	-e 's|/etc/postfix/postgrey_whitelist_recipients|$(WHITELIST_RECIPIENTS)|g' \
+	-e 's|/etc/postfix/permit_client_nots25r|$(SYSCONFDIR)/permit_client_nots25r|g' \
+	-e 's|/etc/default/postgrey|$(DEFAULTDIR)/postgrey|g' \
+	-e 's|/etc/init\.d/postgrey|$(INITDIR)/postgrey|g' \
+	-e 's|/lib/svc/method|$(SMFDIR)/method|g' \
+	-e 's|user=postgrey |user=$(USER) |g' \
+	-e 's|^User=postgrey$$|User=$(USER)|'
+
+all:
+	$(BUILD_ENV) $(CARGO) build --release $(CARGOFLAGS)
+
+run: all
+	@sh tests/try.sh
+
+check:
+	@sh tests/check.sh
+
+check-all:
+	@sh tests/check.sh --install
+
+check-long:
+	@sh tests/check.sh --long
+
+check-solaris:
+	@sh tests/solaris-check.sh
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(CARGOFLAGS) --all-targets -- -D warnings
+
+bench:
+	$(CARGO) bench $(CARGOFLAGS)
+
+clean:
+	$(CARGO) clean
+	rm -rf var
+
+# Root often has no cargo: what was built before is taken then, if it was built
+# for the same places.
+build-for-install:
+	@if command -v $(CARGO) >/dev/null 2>&1; then \
+		$(BUILD_ENV) $(CARGO) build --release $(CARGOFLAGS); \
+	fi
+	@built="$${CARGO_TARGET_DIR:-target}/release/postgrey"; \
+	test -x "$$built" || { echo "nothing is built: run make first" >&2; exit 1; }; \
+	knows=`"$$built" --help`; \
+	for place in '$(DBDIR)' '$(WHITELIST_CLIENTS)' '$(WHITELIST_RECIPIENTS)' '$(USER)'; do \
+		case $$knows in \
+		*"[$$place"*) ;; \
+		*) echo "$$built was not built for $$place:" \
+			"run make with the same variables first" >&2; exit 1 ;; \
+		esac; \
+	done
+
+install: build-for-install
+	@mkdir -p '$(DESTDIR)$(SBINDIR)' '$(DESTDIR)$(BINDIR)' \
+		'$(DESTDIR)$(SYSCONFDIR)' '$(DESTDIR)$(DOCDIR)'
+	@put() { \
+		cp "$$1" "$$2.new" && chmod "$$3" "$$2.new" && mv -f "$$2.new" "$$2" && \
+		echo "installed $$2"; \
+	}; \
+	built="$${CARGO_TARGET_DIR:-target}/release"; \
+	put "$$built/postgrey" '$(DESTDIR)$(SBINDIR)/postgrey' 755 && \
+	put "$$built/postgreyctl" '$(DESTDIR)$(SBINDIR)/postgreyctl' 755 && \
+	if test -f "$$built/postgreyreport"; then \
+		put "$$built/postgreyreport" '$(DESTDIR)$(BINDIR)/postgreyreport' 755; \
+	fi
+	@sect=`echo '$(MANSECT)' | tr m M`; \
+	for page in man/*.[1-8]; do \
+		name=`basename "$$page" | sed 's/\.8$$/.$(MANSECT)/'`; \
+		dir='$(DESTDIR)$(MANDIR)'/man`echo "$$name" | sed 's/.*\.//'`; \
+		mkdir -p "$$dir" && \
+		$(PLACES) -e "s/^\(\.TH POSTGREY[A-Z]*\) 8 /\1 $$sect /" \
+			-e "s/\(postgrey[a-z]*\)\( *\)(8)/\1\2($$sect)/g" \
+			"$$page" >"$$dir/$$name.new" && \
+		chmod 644 "$$dir/$$name.new" && \
+		mv -f "$$dir/$$name.new" "$$dir/$$name" && \
+		echo "installed $$dir/$$name" || exit 1; \
+	done
+	@keep() { \
+		if test -f "$$2"; then \
+			echo "kept      $$2"; \
+		else \
+			mkdir -p `dirname "$$2"` && \
+			$(PLACES) "$$1" >"$$2.new" && chmod 644 "$$2.new" && \
+			mv -f "$$2.new" "$$2" && echo "installed $$2"; \
+		fi; \
+	}; \
+	keep conf/postgrey_whitelist_clients '$(DESTDIR)$(WHITELIST_CLIENTS)' && \
+	keep conf/postgrey_whitelist_recipients '$(DESTDIR)$(WHITELIST_RECIPIENTS)' && \
+	keep conf/permit_client_nots25r '$(DESTDIR)$(SYSCONFDIR)/permit_client_nots25r'
+	@for file in conf/main.cf.example conf/master.cf.example conf/postgrey_whitelist_clients \
+		conf/postgrey_whitelist_recipients conf/permit_client_nots25r \
+		README.md CHANGELOG.md COPYING; do \
+		to='$(DESTDIR)$(DOCDIR)'/`basename "$$file"`; \
+		$(PLACES) "$$file" >"$$to.new" && chmod 644 "$$to.new" && \
+		mv -f "$$to.new" "$$to" && echo "installed $$to" || exit 1; \
+	done
+	@echo
+	@echo 'Next, as root, unless it is done already:'
+	@echo
+	@echo '    groupadd $(GROUP)'
+	@echo '    useradd -g $(GROUP) -d $(DBDIR) -s /bin/false $(USER)'
+	@echo '    mkdir -p $(DBDIR)'
+	@echo '    chown $(USER):$(GROUP) $(DBDIR) && chmod 700 $(DBDIR)'
+	@echo '    make install-rc        (or install-smf, or install-systemd)'
+	@echo '    $(SBINDIR)/postgrey --check --inet=127.0.0.1:60000'
+	@echo
+	@echo 'and in main.cf of Postfix, behind reject_unauth_destination:'
+	@echo
+	@echo '    check_policy_service { inet:127.0.0.1:60000, timeout=10s, default_action=DUNNO }'
+	@echo
+	@echo 'More: $(DOCDIR)/main.cf.example, man postgrey'
+
+install-rc:
+	@mkdir -p '$(DESTDIR)$(INITDIR)' '$(DESTDIR)$(DEFAULTDIR)' \
+		'$(DESTDIR)$(RCDIR)/rc0.d' '$(DESTDIR)$(RCDIR)/rc1.d' \
+		'$(DESTDIR)$(RCDIR)/rc2.d' '$(DESTDIR)$(RCDIR)/rcS.d'
+	@to='$(DESTDIR)$(INITDIR)/postgrey'; \
+	$(PLACES) rc/postgrey >"$$to.new" && chmod 744 "$$to.new" && \
+	mv -f "$$to.new" "$$to" && echo "installed $$to"
+	@for link in rc0.d/K36 rc1.d/K36 rcS.d/K36 rc2.d/S88; do \
+		to='$(DESTDIR)$(RCDIR)'/$${link}postgrey; \
+		rm -f "$$to" && ln -s '$(INITDIR)/postgrey' "$$to" && \
+		echo "linked    $$to" || exit 1; \
+	done
+	@to='$(DESTDIR)$(DEFAULTDIR)/postgrey'; \
+	if test -f "$$to"; then \
+		echo "kept      $$to"; \
+	else \
+		$(PLACES) rc/postgrey.default >"$$to.new" && chmod 644 "$$to.new" && \
+		mv -f "$$to.new" "$$to" && echo "installed $$to"; \
+	fi
+	@echo
+	@echo 'Next: $(INITDIR)/postgrey start'
+
+install-smf:
+	@mkdir -p '$(DESTDIR)$(SMFDIR)/manifest/network' '$(DESTDIR)$(SMFDIR)/method'
+	@to='$(DESTDIR)$(SMFDIR)/manifest/network/postgrey.xml'; \
+	$(PLACES) smf/postgrey.xml >"$$to.new" && chmod 444 "$$to.new" && \
+	mv -f "$$to.new" "$$to" && echo "installed $$to"
+	@to='$(DESTDIR)$(SMFDIR)/method/svc-postgrey'; \
+	$(PLACES) smf/svc-postgrey >"$$to.new" && chmod 555 "$$to.new" && \
+	mv -f "$$to.new" "$$to" && echo "installed $$to"
+	@echo
+	@echo 'Next: svcadm restart manifest-import'
+	@echo '      svccfg -s postgrey listprop config'
+	@echo '      svcadm enable postgrey'
+
+install-systemd:
+	@mkdir -p '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(DEFAULTDIR)'
+	@to='$(DESTDIR)$(UNITDIR)/postgrey.service'; \
+	$(PLACES) rc/postgrey.service >"$$to.new" && chmod 644 "$$to.new" && \
+	mv -f "$$to.new" "$$to" && echo "installed $$to"
+	@to='$(DESTDIR)$(DEFAULTDIR)/postgrey'; \
+	if test -f "$$to"; then \
+		echo "kept      $$to"; \
+	else \
+		$(PLACES) rc/postgrey.default >"$$to.new" && chmod 644 "$$to.new" && \
+		mv -f "$$to.new" "$$to" && echo "installed $$to"; \
+	fi
+	@echo
+	@echo 'Next: systemctl daemon-reload'
+	@echo '      systemctl enable --now postgrey'
+
+# Configuration, database and user stay: this may be the first half of an
+# upgrade. Directories go if nothing else is in them.
+uninstall:
+	rm -f '$(DESTDIR)$(SBINDIR)/postgrey' '$(DESTDIR)$(SBINDIR)/postgreyctl' \
+		'$(DESTDIR)$(BINDIR)/postgreyreport' \
+		'$(DESTDIR)$(INITDIR)/postgrey' \
+		'$(DESTDIR)$(RCDIR)/rc0.d/K36postgrey' \
+		'$(DESTDIR)$(RCDIR)/rc1.d/K36postgrey' \
+		'$(DESTDIR)$(RCDIR)/rcS.d/K36postgrey' \
+		'$(DESTDIR)$(RCDIR)/rc2.d/S88postgrey' \
+		'$(DESTDIR)$(SMFDIR)/manifest/network/postgrey.xml' \
+		'$(DESTDIR)$(SMFDIR)/method/svc-postgrey' \
+		'$(DESTDIR)$(UNITDIR)/postgrey.service'
+	@for page in man/*.[1-8]; do \
+		name=`basename "$$page" | sed 's/\.8$$/.$(MANSECT)/'`; \
+		rm -f '$(DESTDIR)$(MANDIR)'/man`echo "$$name" | sed 's/.*\.//'`/"$$name"; \
+	done
+	@for file in main.cf.example master.cf.example postgrey_whitelist_clients \
+		postgrey_whitelist_recipients permit_client_nots25r \
+		README.md CHANGELOG.md COPYING; do \
+		rm -f '$(DESTDIR)$(DOCDIR)'/"$$file"; \
+	done
+	@rmdir '$(DESTDIR)$(DOCDIR)' 2>/dev/null || :
+	@echo
+	@echo 'Kept: $(WHITELIST_CLIENTS), $(WHITELIST_RECIPIENTS),'
+	@echo '      $(SYSCONFDIR)/permit_client_nots25r, $(DEFAULTDIR)/postgrey,'
+	@echo '      the database in $(DBDIR), user $(USER), group $(GROUP)'
+
+# GNU make takes these for names of files otherwise; others ignore it.
+.PHONY: all run check check-all check-long check-solaris lint bench clean \
+	build-for-install install install-rc install-smf install-systemd uninstall

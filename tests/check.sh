@@ -1,0 +1,106 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# check.sh - run all tests, and say at the end what was not tested and why.
+#
+#   check.sh              with what is on this machine ("make check")
+#   check.sh --install    on Debian, as root: install what the tests can use
+#                         first ("make check-all")
+#   check.sh --long       those that take minutes, too ("make check-long")
+#
+# A test that lacks a program says so in a line "skipped: WHAT: no PROGRAM ...".
+
+# The packages of Debian that have these programs.
+PACKAGES='postfix postfix-pcre postgrey db-util lmdb-utils mandoc groff shellcheck
+devscripts ksh93u+m bmake libxml2-utils systemd faketime man-db procps perl'
+
+install_packages() {
+        if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+                echo "check: not root on Debian: nothing is installed" >&2
+                return 0
+        fi
+        missing=
+        for package in $PACKAGES; do
+                dpkg-query -W -f '${Status}' "$package" 2>/dev/null |
+                        grep '^install ok installed' >/dev/null ||
+                        missing="$missing $package"
+        done
+        [ -n "$missing" ] || return 0
+        # Servers among the packages are not to be started.
+        policy=/usr/sbin/policy-rc.d
+        made_policy=
+        if [ ! -e "$policy" ]; then
+                printf '#!/bin/sh\nexit 101\n' >"$policy"
+                chmod 755 "$policy"
+                made_policy=yes
+        fi
+        # shellcheck disable=SC2086
+        {
+                apt-get -o DPkg::Lock::Timeout=300 -qq update &&
+                        DEBIAN_FRONTEND=noninteractive apt-get \
+                                -o DPkg::Lock::Timeout=300 -qq -y \
+                                --no-install-recommends install $missing
+        } >/dev/null </dev/null ||
+                echo "check: not all of$missing could be installed" >&2
+        [ -z "$made_policy" ] || rm -f "$policy"
+}
+
+long=
+case $1 in
+--install) install_packages ;;
+--long) long=--include-ignored ;;
+'') ;;
+*)
+        echo "usage: $0 [--install | --long]" >&2
+        exit 2
+        ;;
+esac
+
+target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target"
+log=$target/check.log
+status=$target/check.status
+# shellcheck disable=SC2086
+{
+        cargo test --profile tested --locked --no-fail-fast -- $long 2>&1
+        echo "$?" >"$status"
+} </dev/null | tee "$log"
+
+echo
+# What each test binary said in its last line, as one.
+awk '/^test result: / {
+        passed += $4; failed += $6; ignored += $8; runs++
+} END {
+        printf "check: %d passed, %d failed, %d ignored", passed, failed, ignored
+        print " in " runs + 0 " programs" (ignored ? " (ignored: for make check-long)" : "")
+}' "$log"
+# Each program that was missed, with the tests that missed it.
+sed -n 's/.*skipped: \(.*\): no \(.*\) on this machine.*/\2	\1/p' "$log" |
+        sort -u |
+        awk -F '\t' '
+        BEGIN {
+                package["postmap"] = package["postconf"] = package["postfix"] = "postfix"
+                package["checkbashisms"] = "devscripts"
+                package["ksh93"] = "ksh93u+m"
+                package["xmllint"] = "libxml2-utils"
+                package["systemd-analyze"] = "systemd"
+                package["mdb_dump"] = "lmdb-utils"
+                package["db_dump"] = package["db_load"] = "db-util"
+                package["ps"] = "procps"
+                package["man"] = "man-db"
+        }
+        $1 != program {
+                program = $1
+                printf "check: skipped for want of %s", program
+                if (program ~ /^[a-z0-9_-]+$/)
+                        printf " (package %s)", (program in package) ? package[program] : program
+                print ":"
+        }
+        { print "           " $2 }'
+result=$(cat "$status")
+if [ "$result" = 0 ]; then
+        echo "check: all is well"
+else
+        echo "check: FAILED"
+fi
+exit "$result"
