@@ -8,9 +8,12 @@
 pub mod dump;
 pub mod environment;
 pub mod escape;
+pub mod export;
 pub mod failure;
+pub mod import;
 pub mod options;
 pub mod output;
+pub mod progress;
 pub mod records;
 pub mod words;
 
@@ -48,6 +51,8 @@ fn answer(asked: &Asked) -> Result<(), Failure> {
     };
     match command {
         Command::Dump => dump::run(words),
+        Command::Export => export::run(words),
+        Command::Import => import::run(words),
         _ => Err(Failure::error("not made yet")),
     }
 }

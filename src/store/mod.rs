@@ -4,6 +4,7 @@
 //! records is [`crate::policy::apply`], the same for every store. [`lmdb`] is
 //! the store of the daemon, [`memory`] the one of tests and dry runs.
 
+pub mod berkeley;
 pub mod expiry;
 pub mod key;
 pub mod lmdb;

@@ -1,9 +1,15 @@
 //! postgreyctl: the built program on environments made through the library.
-#![allow(clippy::expect_used, reason = "a test that cannot go on should stop")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop"
+)]
 
 mod dump;
+mod import;
 
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -87,4 +93,15 @@ fn fill(dir: &Path, records: &[(Database, &[u8], &[u8])]) {
     };
     let mut edit = edit;
     store(dir).edit(&mut edit).expect("an environment");
+}
+
+fn records(dir: &Path, database: Database) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut all = Vec::new();
+    store(dir)
+        .scan(database, None, &mut |entry| {
+            all.push((entry.key.to_vec(), entry.value.to_vec()));
+            ControlFlow::Continue(())
+        })
+        .expect("an environment");
+    all
 }
