@@ -5,16 +5,26 @@
 //! order is: words, then files of the caller's, then the identity of the
 //! directory's owner, then the database.
 
+pub mod copies;
 pub mod dump;
+pub mod edit;
 pub mod environment;
 pub mod escape;
+pub mod expire;
 pub mod export;
 pub mod failure;
+pub mod glob;
 pub mod import;
+pub mod keys;
+pub mod list;
 pub mod options;
 pub mod output;
 pub mod progress;
 pub mod records;
+pub mod state;
+pub mod stats;
+pub mod times;
+pub mod verify;
 pub mod words;
 
 use std::ffi::OsString;
@@ -50,6 +60,16 @@ fn answer(asked: &Asked) -> Result<(), Failure> {
         Asked::Run(command, words) => (*command, words),
     };
     match command {
+        Command::List => list::run(words),
+        Command::Add => edit::add(words),
+        Command::Delete => edit::delete(words),
+        Command::Forget => edit::forget(words),
+        Command::Pass => edit::pass(words),
+        Command::Expire => expire::run(words),
+        Command::Compact => copies::compact(words),
+        Command::Backup => copies::backup(words),
+        Command::Verify => verify::run(words),
+        Command::Stats => stats::run(words),
         Command::Dump => dump::run(words),
         Command::Export => export::run(words),
         Command::Import => import::run(words),

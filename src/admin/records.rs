@@ -8,7 +8,7 @@
 use std::ops::ControlFlow;
 
 use super::failure::Failure;
-use crate::policy::record::Database;
+use crate::policy::record::{ClientRecord, Database, TripletRecord, parse_tarpit_record};
 use crate::store::Store;
 
 /// Octets of records copied out in one slice; reading them takes a few
@@ -90,6 +90,64 @@ pub fn database_with_name(name: &[u8]) -> Result<Database, Failure> {
     })
 }
 
+/// The value of a text that is a number and nothing else.
+pub fn plain_number(text: &[u8]) -> Option<f64> {
+    let text = std::str::from_utf8(text).ok()?.trim_ascii();
+    let is_plain = |octet: u8| octet.is_ascii_digit() || b"+-.eE".contains(&octet);
+    let number: f64 = text.bytes().all(is_plain).then(|| text.parse().ok())??;
+    number.is_finite().then_some(number)
+}
+
+/// Octets of the longest key: three attributes of 512 and what joins them,
+/// with room.
+const MAX_KEY: usize = 2048;
+
+/// Why a record cannot be taken; `None`: it can.
+pub fn objection(database: Database, key: &[u8], value: &[u8]) -> Option<&'static str> {
+    if key.len() > MAX_KEY {
+        return Some("the key is too long");
+    }
+    if key.contains(&b'\n') {
+        return Some("the key holds a line feed");
+    }
+    let is_number = |text: &[u8]| plain_number(text).is_some();
+    match database {
+        Database::Greylist => {
+            let slashes = key.iter().filter(|&&octet| octet == b'/').count();
+            let is_hash = key.len() == 40 && key.iter().all(u8::is_ascii_hexdigit);
+            if slashes < 2 && !is_hash {
+                return Some("the key is no triplet");
+            }
+            let Some(record) = TripletRecord::parse(value) else {
+                return Some("the value is no record of a triplet");
+            };
+            let fields = value.iter().filter(|&&octet| octet == b',').count() + 1;
+            if !is_number(record.first)
+                || !is_number(record.last)
+                || !record.count.is_none_or(is_number)
+                || fields > 4
+            {
+                return Some("the value is not first,last,count,octet");
+            }
+        }
+        Database::Clients => {
+            let Some(record) = ClientRecord::parse(value) else {
+                return Some("the value is no record of a client");
+            };
+            let has_more = value.iter().filter(|&&octet| octet == b',').count() > 1;
+            if !is_number(record.count) || !is_number(record.last) || has_more {
+                return Some("the value is not count,last");
+            }
+        }
+        Database::Tarpit => {
+            if parse_tarpit_record(value).is_none() || !is_number(value) {
+                return Some("the value is not a time");
+            }
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +182,33 @@ mod tests {
             assert_eq!(database_with_name(name.as_bytes()), Ok(Database::Greylist));
         }
         assert!(database_with_name(b"x").is_err());
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused() {
+        for (database, key, value, is_taken) in [
+            (Database::Greylist, "n/s/r", "1,2,3,4", true),
+            (Database::Greylist, "n/s/r", " 1 ,1.5e9,,a", true),
+            (Database::Greylist, "n/s", "1,2", false),
+            (Database::Greylist, "n/s/\nr", "1,2", false),
+            (Database::Greylist, "n/s/r", "1,2,3,4,5", false),
+            (Database::Greylist, "n/s/r", "inf,2", false),
+            (Database::Greylist, "n/s/r", "1,nan,1", false),
+            (Database::Greylist, "n/s/r", "1,2,x", false),
+            (Database::Clients, "", "1,2", true),
+            (Database::Clients, "c", "1", false),
+            (Database::Clients, "c", "root\0,1", false),
+            (Database::Tarpit, "c", "1700000000", true),
+            (Database::Tarpit, "c", "abc", false),
+            (Database::Tarpit, "c", "", false),
+        ] {
+            let objection = objection(database, key.as_bytes(), value.as_bytes());
+            assert_eq!(
+                objection.is_none(),
+                is_taken,
+                "{key} {value}: {objection:?}"
+            );
+        }
+        assert!(objection(Database::Tarpit, &[b'k'; 3000], b"1").is_some());
     }
 }

@@ -7,6 +7,10 @@
 //! ends when its cause does.
 #![allow(unsafe_code)]
 
+mod inspect;
+
+pub use inspect::{Reader, Space};
+
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;

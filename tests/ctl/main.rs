@@ -5,8 +5,12 @@
     reason = "a test that cannot go on should stop"
 )]
 
+mod care;
 mod dump;
+mod edit;
 mod import;
+mod list;
+mod server;
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -104,4 +108,11 @@ fn records(dir: &Path, database: Database) -> Vec<(Vec<u8>, Vec<u8>)> {
         })
         .expect("an environment");
     all
+}
+
+fn keys_of(dir: &Path, database: Database) -> Vec<Vec<u8>> {
+    records(dir, database)
+        .into_iter()
+        .map(|(key, _)| key)
+        .collect()
 }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use self::formats::read_text;
-use self::origin::{Origin, objection};
+use self::origin::Origin;
 use self::spool::{Section, Spool, SpoolReader, Spooled};
 use super::complain;
 use super::environment::{LiveStore, become_owner, exists};
@@ -28,7 +28,7 @@ use super::failure::Failure;
 use super::options::Id;
 use super::output::Output;
 use super::progress::Progress;
-use super::records::{database_with_name, short_name};
+use super::records::{database_with_name, objection, short_name};
 use super::words::Words;
 use crate::config::settings::Settings;
 use crate::config::values;
