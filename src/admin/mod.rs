@@ -11,6 +11,7 @@ pub mod edit;
 pub mod environment;
 pub mod escape;
 pub mod expire;
+pub mod explain;
 pub mod export;
 pub mod failure;
 pub mod glob;
@@ -61,6 +62,7 @@ fn answer(asked: &Asked) -> Result<(), Failure> {
     };
     match command {
         Command::List => list::run(words),
+        Command::Explain => explain::run(words),
         Command::Add => edit::add(words),
         Command::Delete => edit::delete(words),
         Command::Forget => edit::forget(words),
@@ -73,7 +75,6 @@ fn answer(asked: &Asked) -> Result<(), Failure> {
         Command::Dump => dump::run(words),
         Command::Export => export::run(words),
         Command::Import => import::run(words),
-        _ => Err(Failure::error("not made yet")),
     }
 }
 

@@ -8,6 +8,7 @@
 mod care;
 mod dump;
 mod edit;
+mod explain;
 mod import;
 mod list;
 mod server;
