@@ -41,12 +41,24 @@ impl Log {
     /// A log of lines up to this level.
     pub fn new(verbosity: Level, sinks: Sinks, complaints: Complaints) -> Self {
         let stderr_is_terminal = std::io::stderr().is_terminal();
-        Log { verbosity, sinks, stderr_is_terminal, complaints, buffer: RefCell::default() }
+        Log {
+            verbosity,
+            sinks,
+            stderr_is_terminal,
+            complaints,
+            buffer: RefCell::default(),
+        }
     }
 
-    /// Sends the lines elsewhere from now on.
-    pub fn set_sinks(&mut self, sinks: Sinks) {
-        self.sinks = sinks;
+    /// A log to syslog alone, for the last words of a process.
+    pub fn to_syslog() -> Log {
+        static CELLS: [AtomicU64; Complaints::CELLS] =
+            [const { AtomicU64::new(0) }; Complaints::CELLS];
+        let sinks = Sinks {
+            stderr: false,
+            syslog: true,
+        };
+        Log::new(Level::Notice, sinks, Complaints::new(&CELLS))
     }
 
     /// Logs a line.
@@ -55,7 +67,9 @@ impl Log {
             return;
         }
         // A panic while a line was being written must not end in another one.
-        let Ok(mut buffer) = self.buffer.try_borrow_mut() else { return };
+        let Ok(mut buffer) = self.buffer.try_borrow_mut() else {
+            return;
+        };
         if self.sinks.stderr {
             buffer.clear();
             if self.stderr_is_terminal {
@@ -175,7 +189,9 @@ mod tests {
     use super::*;
 
     fn complaints() -> Complaints {
-        Complaints::new(Box::leak(Box::new(std::array::from_fn(|_| AtomicU64::new(0)))))
+        Complaints::new(Box::leak(Box::new(std::array::from_fn(|_| {
+            AtomicU64::new(0)
+        }))))
     }
 
     #[test]
@@ -186,7 +202,11 @@ mod tests {
         assert_eq!(complaints.admit(b"something else", 1001), Some(0));
         assert_eq!(complaints.admit(b"disk full", 1059), None);
         assert_eq!(complaints.admit(b"disk full", 1060), Some(2));
-        assert_eq!(complaints.admit(b"disk full", 999), Some(0), "the clock went back");
+        assert_eq!(
+            complaints.admit(b"disk full", 999),
+            Some(0),
+            "the clock went back"
+        );
     }
 
     #[test]

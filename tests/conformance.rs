@@ -1,5 +1,6 @@
 //! The recorded dialogues of the original through the pure policy, with the
 //! store in memory and with LMDB: the same replies, records and log lines.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "common/dialogue.rs"]
 mod dialogue;
@@ -27,9 +28,10 @@ fn settings_of(dialogue: &Dialogue, folder: &std::path::Path) -> Settings {
     let mut args: Vec<OsString> = dialogue.options.iter().map(OsString::from).collect();
     args.push(dialogue.compat_option().into());
     args.push("--unix=/nowhere".into());
-    for (option, name) in
-        [("--whitelist-clients", "whitelist_clients"), ("--whitelist-recipients", "whitelist_recipients")]
-    {
+    for (option, name) in [
+        ("--whitelist-clients", "whitelist_clients"),
+        ("--whitelist-recipients", "whitelist_recipients"),
+    ] {
         let path = folder.join(name);
         fs::write(&path, dialogue.whitelist(name)).unwrap();
         let mut arg = OsString::from(option);
@@ -54,8 +56,11 @@ fn play(dialogue: &Dialogue, store: &mut dyn Store) {
         is_dry_run: false,
     };
     let cells = std::array::from_fn(|_| AtomicU64::new(0));
-    let surroundings =
-        Surroundings { instances: Instances::new(&cells), version: "0", date: &|_| {} };
+    let surroundings = Surroundings {
+        instances: Instances::new(&cells),
+        version: "0",
+        date: &|_| {},
+    };
     let mut reader = RequestReader::default();
     let mut keys = Keys::default();
     let mut log = Vec::new();
@@ -64,7 +69,9 @@ fn play(dialogue: &Dialogue, store: &mut dyn Store) {
         let mut reply = Vec::new();
         while let Some(event) = reader.next_event(&mut input) {
             match event {
-                Event::Garbage(line) => log.push([b"ignoring garbage: <", &line[..], b">"].concat()),
+                Event::Garbage(line) => {
+                    log.push([b"ignoring garbage: <", &line[..], b">"].concat())
+                }
                 Event::Unrecognized => {
                     let kind = reader.request().text(Attribute::Request);
                     log.push([b"unrecognized request type: '", kind, b"'"].concat());
@@ -75,9 +82,15 @@ fn play(dialogue: &Dialogue, store: &mut dyn Store) {
                         Examined::Decided(decision) => decision,
                         Examined::Ask(command) => ask(&policy, store, &command),
                     };
-                    policy.answer(reader.request(), &decision, &surroundings, &mut reply, &mut |_, line| {
-                        log.push(line.to_vec());
-                    });
+                    policy.answer(
+                        reader.request(),
+                        &decision,
+                        &surroundings,
+                        &mut reply,
+                        &mut |_, line| {
+                            log.push(line.to_vec());
+                        },
+                    );
                 }
             }
         }
@@ -91,11 +104,18 @@ fn play(dialogue: &Dialogue, store: &mut dyn Store) {
         );
     }
     assert_same_log(dialogue, &log);
-    for (name, database) in
-        [("postgrey", Database::Greylist), ("postgrey_clients", Database::Clients), ("tarpit_clients", Database::Tarpit)]
-    {
+    for (name, database) in [
+        ("postgrey", Database::Greylist),
+        ("postgrey_clients", Database::Clients),
+        ("tarpit_clients", Database::Tarpit),
+    ] {
         let expected = dialogue.records(name).unwrap_or_default();
-        assert_eq!(records(dialogue, store, name, database), expected, "{} {name}", dialogue.name);
+        assert_eq!(
+            records(dialogue, store, name, database),
+            expected,
+            "{} {name}",
+            dialogue.name
+        );
     }
 }
 
@@ -104,7 +124,9 @@ fn ask(policy: &Policy, store: &mut dyn Store, command: &Command) -> Decision {
         return Decision::Stored(outcome);
     }
     let mut outcomes = Vec::new();
-    store.apply_batch(&policy.rules, &[*command], &mut outcomes).unwrap();
+    store
+        .apply_batch(&policy.rules, &[*command], &mut outcomes)
+        .unwrap();
     Decision::Stored(outcomes[0])
 }
 
@@ -150,8 +172,11 @@ fn recorded_dialogues_are_answered_with_the_store_in_memory() {
 fn recorded_dialogues_are_answered_with_lmdb() {
     for dialogue in dialogue::without_clock() {
         let folder = tempfile::tempdir().unwrap();
-        let options =
-            LmdbOptions { dir: folder.path().to_owned(), map_size: 1 << 24, sync: false };
+        let options = LmdbOptions {
+            dir: folder.path().to_owned(),
+            map_size: 1 << 24,
+            sync: false,
+        };
         play(&dialogue, &mut LmdbStore::new(options));
     }
 }

@@ -1,7 +1,7 @@
 //! `add`, `delete`, `forget` and `pass`: changes by hand, each in one short
 //! transaction, so that a running server answers by them at once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::complain;
 use super::environment::{LiveStore, open_writer};
@@ -192,7 +192,7 @@ pub fn pass(words: &Words) -> Result<(), Failure> {
         let keys = named.keys(&rules)?;
         (
             open_writer(&dbdir)?,
-            BTreeSet::from([(keys.triplet, keys.octet)]),
+            Triplets::from([(keys.triplet, keys.octet)]),
         )
     } else if rules.privacy {
         return Err(Failure::error(
@@ -223,18 +223,18 @@ pub fn pass(words: &Words) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Keys of triplets, each with the octet of its client.
+type Triplets = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// The triplets of any client that end in this sender and recipient.
-fn keys_that_end_in(
-    store: &mut LiveStore,
-    end: &[u8],
-) -> Result<BTreeSet<(Vec<u8>, Vec<u8>)>, Failure> {
-    let mut keys = BTreeSet::new();
+fn keys_that_end_in(store: &mut LiveStore, end: &[u8]) -> Result<Triplets, Failure> {
+    let mut keys = Triplets::new();
     each_record(store, Database::Greylist, b"", &mut |record| {
         if let Some(client) = record.key.strip_suffix(end) {
             let client = client.strip_suffix(b"/32").unwrap_or(client);
             let client = client.strip_suffix(b"/128").unwrap_or(client);
             if !client.contains(&b'/') {
-                keys.insert((record.key.clone(), Vec::new()));
+                keys.insert(record.key.clone(), Vec::new());
             }
         }
         Ok(())

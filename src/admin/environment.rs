@@ -96,7 +96,8 @@ impl LiveStore {
     /// 0: the size it has.
     pub fn open(dbdir: &Path, map_size: usize) -> Result<Self, Failure> {
         let place = dbdir.join(LOCK_FILE);
-        let lock = LockFile::open(&place).map_err(|error| Failure::file(&place, &error))?;
+        let lock = LockFile::new(place.clone(), 0o600);
+        lock.file().map_err(|error| Failure::file(&place, &error))?;
         let options = LmdbOptions {
             dir: dbdir.to_owned(),
             map_size,

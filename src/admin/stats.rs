@@ -114,7 +114,7 @@ fn server(dbdir: &Path) -> Option<i32> {
     if !path.exists() {
         return None;
     }
-    LockFile::open(&path).ok()?.holder(Claim::Daemon).ok()?
+    LockFile::new(path, 0o600).holder(Claim::Daemon).ok()?
 }
 
 impl Stats {

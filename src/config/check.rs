@@ -18,7 +18,12 @@ use super::whitelists;
 /// Says what is wrong, one problem an entry; empty: nothing is.
 pub fn check(settings: &Settings) -> Vec<String> {
     let mut problems = Vec::new();
-    problems.extend(whitelists::load(settings).problems.into_iter().map(|problem| problem.text));
+    problems.extend(
+        whitelists::load(settings)
+            .problems
+            .into_iter()
+            .map(|problem| problem.text),
+    );
     let user = check_user(settings, &mut problems);
     let group = check_group(settings, &mut problems);
     check_dbdir(settings, user.as_ref(), group, &mut problems);

@@ -26,21 +26,41 @@ pub struct Problem {
     pub is_fatal: bool,
 }
 
+/// Lists without entries.
+pub fn empty(settings: &Settings) -> Whitelists {
+    Whitelists {
+        clients: ClientWhitelist::new(settings.rules.compat),
+        recipients: RecipientWhitelist::new(),
+    }
+}
+
 /// Reads all files. One that does not exist is no problem if its name ends in
 /// `.local`.
 pub fn load(settings: &Settings) -> Loaded {
-    let mut clients = ClientWhitelist::new(settings.rules.compat);
-    let mut recipients = RecipientWhitelist::new();
+    let Whitelists {
+        mut clients,
+        mut recipients,
+    } = empty(settings);
     let mut problems = Vec::new();
     for file in &settings.whitelist_clients {
-        read_file(file, &mut problems, |name, text| clients.add_file(name, text));
+        read_file(file, &mut problems, |name, text| {
+            clients.add_file(name, text)
+        });
     }
     for file in &settings.whitelist_recipients {
-        read_file(file, &mut problems, |name, text| recipients.add_file(name, text));
+        read_file(file, &mut problems, |name, text| {
+            recipients.add_file(name, text)
+        });
     }
     let late = clients.finish().into_iter().chain(recipients.finish());
     problems.extend(late.map(Problem::from));
-    Loaded { whitelists: Whitelists { clients, recipients }, problems }
+    Loaded {
+        whitelists: Whitelists {
+            clients,
+            recipients,
+        },
+        problems,
+    }
 }
 
 fn read_file(
@@ -56,7 +76,11 @@ fn read_file(
         Err(error)
             if error.kind() == io::ErrorKind::NotFound && is_local_file(file.as_os_str()) => {}
         Err(error) => problems.push(Problem {
-            text: format!("can't open {}: {}", file.display(), super::check::reason(&error)),
+            text: format!(
+                "can't open {}: {}",
+                file.display(),
+                super::check::reason(&error)
+            ),
             is_fatal: true,
         }),
     }
@@ -64,6 +88,9 @@ fn read_file(
 
 impl From<Complaint> for Problem {
     fn from(complaint: Complaint) -> Self {
-        Problem { text: complaint.to_string(), is_fatal: complaint.fatal }
+        Problem {
+            text: complaint.to_string(),
+            is_fatal: complaint.fatal,
+        }
     }
 }

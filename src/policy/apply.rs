@@ -46,11 +46,17 @@ pub fn apply<R: Records>(
         count_pass(records, rules, command, &mut outcome)?;
     }
     outcome.verdict = if !triplet.is_greylisted {
-        Verdict::Pass { waited: triplet.waited, was_successful: triplet.was_successful }
+        Verdict::Pass {
+            waited: triplet.waited,
+            was_successful: triplet.was_successful,
+        }
     } else if rules.targrey && enters_tarpit(records, command, &mut outcome)? {
         Verdict::Tarpit
     } else {
-        Verdict::Greylist { is_new: triplet.waited == 0.0, missing: triplet.missing }
+        Verdict::Greylist {
+            is_new: triplet.waited == 0.0,
+            missing: triplet.missing,
+        }
     };
     Ok(outcome)
 }
@@ -61,7 +67,9 @@ fn client_numbers<R: Records>(
     command: &Command,
     outcome: &mut Outcome,
 ) -> Result<Option<(f64, f64)>, R::Error> {
-    let Some(value) = records.get(Database::Clients, command.client)? else { return Ok(None) };
+    let Some(value) = records.get(Database::Clients, command.client)? else {
+        return Ok(None);
+    };
     let record = ClientRecord::parse(value);
     outcome.bad_record |= record.is_none();
     Ok(record.map(|record| (number_of_text(record.count), number_of_text(record.last))))
@@ -87,8 +95,12 @@ fn is_auto_whitelisted<R: Records>(
     command: &Command,
     outcome: &mut Outcome,
 ) -> Result<bool, R::Error> {
-    let Some(limit) = rules.auto_whitelist else { return Ok(false) };
-    let Some((count, last)) = client_numbers(records, command, outcome)? else { return Ok(false) };
+    let Some(limit) = rules.auto_whitelist else {
+        return Ok(false);
+    };
+    let Some((count, last)) = client_numbers(records, command, outcome)? else {
+        return Ok(false);
+    };
     if count < limit {
         return Ok(false);
     }
@@ -107,7 +119,9 @@ fn count_pass<R: Records>(
     command: &Command,
     outcome: &mut Outcome,
 ) -> Result<(), R::Error> {
-    let Some(limit) = rules.auto_whitelist else { return Ok(()) };
+    let Some(limit) = rules.auto_whitelist else {
+        return Ok(());
+    };
     let count = match client_numbers(records, command, outcome)? {
         Some((_, last)) if command.now.seconds < last + rules.auto_whitelist_delay => return Ok(()),
         Some((count, _)) => count + 1.0,
@@ -139,7 +153,10 @@ fn update_triplet<R: Records>(
     let mut value = Vec::with_capacity(64);
     let (mut first, mut count, mut was_successful) = (now, 0.0, false);
     let mut keeps_first = false;
-    match records.get(Database::Greylist, command.triplet)?.map(TripletRecord::parse) {
+    match records
+        .get(Database::Greylist, command.triplet)?
+        .map(TripletRecord::parse)
+    {
         Some(Some(record)) => {
             first = number_of_text(record.first);
             was_successful = record.age() >= rules.delay;

@@ -19,11 +19,16 @@ pub struct ClientAddress<'a> {
 impl<'a> ClientAddress<'a> {
     /// `None` if the rules need an address and this is none.
     pub fn new(rules: &Rules, text: &'a [u8]) -> Option<Self> {
-        let parsed = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+        let parsed = std::str::from_utf8(text)
+            .ok()
+            .and_then(|text| text.parse().ok());
         if rules.compat.addresses_are_text() {
             return Some(ClientAddress { text, parsed });
         }
-        parsed.map(|address| ClientAddress { text, parsed: Some(address) })
+        parsed.map(|address| ClientAddress {
+            text,
+            parsed: Some(address),
+        })
     }
 
     /// Appends the key of the auto-whitelist: the address as sent (1.34), or
@@ -121,9 +126,13 @@ fn push_text_network(
     octet: &mut Vec<u8>,
 ) {
     let mut parts = text.splitn(5, |&b| b == b'.');
-    if let (Lookup::Subnet, Some(first), Some(second), Some(third), Some(fourth)) =
-        (rules.lookup, parts.next(), parts.next(), parts.next(), parts.next())
-        && !(contains(client_name, third) && contains(client_name, fourth))
+    if let (Lookup::Subnet, Some(first), Some(second), Some(third), Some(fourth)) = (
+        rules.lookup,
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+    ) && !(contains(client_name, third) && contains(client_name, fourth))
     {
         for part in [first, second, third] {
             key.extend_from_slice(part);
@@ -149,7 +158,10 @@ mod tests {
         let (mut key, mut octet) = (Vec::new(), Vec::new());
         let address = ClientAddress::new(rules, text.as_bytes()).unwrap();
         address.push_network(rules, name.as_bytes(), &mut key, &mut octet);
-        (String::from_utf8(key).unwrap(), String::from_utf8(octet).unwrap())
+        (
+            String::from_utf8(key).unwrap(),
+            String::from_utf8(octet).unwrap(),
+        )
     }
 
     #[test]
@@ -162,21 +174,40 @@ mod tests {
         ] {
             assert_eq!(network(&rules, address, "n"), (key.into(), octet.into()));
         }
-        let wide = Rules { ipv4_prefix: 16, ipv6_prefix: 48, ..Rules::default() };
+        let wide = Rules {
+            ipv4_prefix: 16,
+            ipv6_prefix: 48,
+            ..Rules::default()
+        };
         assert_eq!(network(&wide, "192.0.2.91", "n").0, "192.0.0.0");
-        assert_eq!(network(&wide, "2001:db8:1:2::1", "n").0, "2001:db8:1:0:0:0:0:0");
+        assert_eq!(
+            network(&wide, "2001:db8:1:2::1", "n").0,
+            "2001:db8:1:0:0:0:0:0"
+        );
     }
 
     #[test]
     fn the_whole_address_keeps_its_mask_under_lookup_by_host() {
-        let rules = Rules { lookup: Lookup::Host, ..Rules::default() };
-        assert_eq!(network(&rules, "192.0.2.10", "n"), ("192.0.2.10/32".into(), "".into()));
-        assert_eq!(network(&rules, "2001:db8::1", "n").0, "2001:db8:0:0:0:0:0:1/128");
+        let rules = Rules {
+            lookup: Lookup::Host,
+            ..Rules::default()
+        };
+        assert_eq!(
+            network(&rules, "192.0.2.10", "n"),
+            ("192.0.2.10/32".into(), "".into())
+        );
+        assert_eq!(
+            network(&rules, "2001:db8::1", "n").0,
+            "2001:db8:0:0:0:0:0:1/128"
+        );
     }
 
     #[test]
     fn text_addresses_are_cut_unless_the_name_holds_their_end() {
-        let rules = Rules { compat: Compat::Targrey134, ..Rules::default() };
+        let rules = Rules {
+            compat: Compat::Targrey134,
+            ..Rules::default()
+        };
         for (address, name, key, octet) in [
             ("198.51.100.23", "smtp.example", "198.51.100.0", "23"),
             ("198.51.100.23", "dsl-100-23.example", "198.51.100.23", ""),
@@ -188,14 +219,28 @@ mod tests {
             ("1.2.3", "n", "1.2.3", ""),
             ("", "n", "", ""),
         ] {
-            assert_eq!(network(&rules, address, name), (key.into(), octet.into()), "{address}");
+            assert_eq!(
+                network(&rules, address, name),
+                (key.into(), octet.into()),
+                "{address}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_address_is_told() {
-        for text in ["", "unknown", "1.2.3.4.5", "300.1.1.1", "fe80::1%eth0", "IPv6:2001:db8::1"] {
-            assert!(ClientAddress::new(&Rules::default(), text.as_bytes()).is_none(), "{text}");
+        for text in [
+            "",
+            "unknown",
+            "1.2.3.4.5",
+            "300.1.1.1",
+            "fe80::1%eth0",
+            "IPv6:2001:db8::1",
+        ] {
+            assert!(
+                ClientAddress::new(&Rules::default(), text.as_bytes()).is_none(),
+                "{text}"
+            );
         }
     }
 
@@ -207,8 +252,14 @@ mod tests {
             address.push_auto_whitelist_key(rules, &mut key);
             String::from_utf8(key).unwrap()
         };
-        assert_eq!(key(&Rules::default(), "2001:db8::1"), "2001:DB8:0:0:0:0:0:1");
-        let text = Rules { compat: Compat::Targrey134, ..Rules::default() };
+        assert_eq!(
+            key(&Rules::default(), "2001:db8::1"),
+            "2001:DB8:0:0:0:0:0:1"
+        );
+        let text = Rules {
+            compat: Compat::Targrey134,
+            ..Rules::default()
+        };
         assert_eq!(key(&text, "2001:db8::1"), "2001:db8::1");
     }
 }

@@ -19,7 +19,10 @@ impl<'a> Now<'a> {
     /// The time given by a request's `policy_test_time`, or else `clock`.
     pub fn new(clock: f64, test_time: Option<&'a [u8]>) -> Self {
         let seconds = test_time.map_or(clock, number_of_text);
-        Now { seconds, text: test_time }
+        Now {
+            seconds,
+            text: test_time,
+        }
     }
 
     /// Appends the text for a record.
@@ -68,10 +71,16 @@ impl<'a> Command<'a> {
     /// request reader's bounds keep them below 2000.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let flags = if self.is_data { FLAG_DATA } else { 0 }
-            | if self.now.text.is_some() { FLAG_TEST_TIME } else { 0 };
+            | if self.now.text.is_some() {
+                FLAG_TEST_TIME
+            } else {
+                0
+            };
         out.push(flags);
         out.extend_from_slice(&self.now.seconds.to_le_bytes());
-        let texts = self.texts().map(|text| &text[..text.len().min(usize::from(u16::MAX))]);
+        let texts = self
+            .texts()
+            .map(|text| &text[..text.len().min(usize::from(u16::MAX))]);
         for text in texts {
             out.extend_from_slice(&(text.len() as u16).to_le_bytes());
         }
@@ -95,7 +104,14 @@ impl<'a> Command<'a> {
         let text = (flags & FLAG_TEST_TIME != 0).then_some(time);
         let now = Now { seconds, text };
         let is_data = flags & FLAG_DATA != 0;
-        Some(Command { now, address, client, triplet, octet, is_data })
+        Some(Command {
+            now,
+            address,
+            client,
+            triplet,
+            octet,
+            is_data,
+        })
     }
 }
 
@@ -149,11 +165,24 @@ impl Outcome {
             Verdict::TarpitPassed => (1, false, 0.0),
             Verdict::Tarpit => (2, false, 0.0),
             Verdict::Greylist { is_new, missing } => (3, is_new, missing),
-            Verdict::Pass { waited, was_successful } => (4, was_successful, waited),
+            Verdict::Pass {
+                waited,
+                was_successful,
+            } => (4, was_successful, waited),
         };
         out.push(verdict);
-        let switches = [switch, self.clock_corrected, self.client_whitelisted, self.bad_record];
-        out.push(switches.into_iter().rev().fold(0, |bits, switch| bits << 1 | u8::from(switch)));
+        let switches = [
+            switch,
+            self.clock_corrected,
+            self.client_whitelisted,
+            self.bad_record,
+        ];
+        out.push(
+            switches
+                .into_iter()
+                .rev()
+                .fold(0, |bits, switch| bits << 1 | u8::from(switch)),
+        );
         out.extend_from_slice(&number.to_le_bytes());
     }
 
@@ -167,8 +196,14 @@ impl Outcome {
             0 => Verdict::ClientAutoWhitelisted,
             1 => Verdict::TarpitPassed,
             2 => Verdict::Tarpit,
-            3 => Verdict::Greylist { is_new: is_on(0), missing: number },
-            4 => Verdict::Pass { waited: number, was_successful: is_on(0) },
+            3 => Verdict::Greylist {
+                is_new: is_on(0),
+                missing: number,
+            },
+            4 => Verdict::Pass {
+                waited: number,
+                was_successful: is_on(0),
+            },
             _ => return None,
         };
         *octets = rest;
@@ -215,9 +250,18 @@ mod tests {
             Verdict::ClientAutoWhitelisted,
             Verdict::TarpitPassed,
             Verdict::Tarpit,
-            Verdict::Greylist { is_new: true, missing: 300.0 },
-            Verdict::Greylist { is_new: false, missing: -1.5 },
-            Verdict::Pass { waited: 301.0, was_successful: true },
+            Verdict::Greylist {
+                is_new: true,
+                missing: 300.0,
+            },
+            Verdict::Greylist {
+                is_new: false,
+                missing: -1.5,
+            },
+            Verdict::Pass {
+                waited: 301.0,
+                was_successful: true,
+            },
         ] {
             for bit in 0..4 {
                 let outcome = Outcome {

@@ -15,8 +15,12 @@ use super::triplet::Keys;
 use super::whitelist::{ClientWhitelist, RecipientWhitelist};
 
 /// The attributes that the rules of 1.37 want, in the order they are missed.
-const NEEDED: [Attribute; 4] =
-    [Attribute::ClientAddress, Attribute::ClientName, Attribute::Recipient, Attribute::Sender];
+const NEEDED: [Attribute; 4] = [
+    Attribute::ClientAddress,
+    Attribute::ClientName,
+    Attribute::Recipient,
+    Attribute::Sender,
+];
 
 /// The static whitelists, read from files.
 #[derive(Debug)]
@@ -87,7 +91,9 @@ impl Policy {
     ) -> Examined<'a> {
         let rules = &self.rules;
         if !rules.compat.addresses_are_text()
-            && let Some(missing) = NEEDED.into_iter().find(|&needed| request.get(needed).is_none())
+            && let Some(missing) = NEEDED
+                .into_iter()
+                .find(|&needed| request.get(needed).is_none())
         {
             return Examined::Decided(Decision::Missing(missing));
         }
@@ -95,12 +101,19 @@ impl Policy {
             return Examined::Decided(Decision::BadAddress);
         };
         let clients = &self.whitelists.clients;
-        if clients.match_name(request.text(Attribute::ClientName)).is_some()
+        if clients
+            .match_name(request.text(Attribute::ClientName))
+            .is_some()
             || clients.match_address(client.text, client.parsed).is_some()
         {
             return Examined::Decided(Decision::ClientWhitelisted);
         }
-        if self.whitelists.recipients.match_recipient(request.text(Attribute::Recipient)).is_some() {
+        if self
+            .whitelists
+            .recipients
+            .match_recipient(request.text(Attribute::Recipient))
+            .is_some()
+        {
             return Examined::Decided(Decision::RecipientWhitelisted);
         }
         keys.build(rules, &client, request);
@@ -169,7 +182,10 @@ impl Policy {
         log: &mut dyn FnMut(Level, &[u8]),
     ) {
         if outcome.clock_corrected {
-            log(Level::Warning, b"correcting date for first seen in the future!");
+            log(
+                Level::Warning,
+                b"correcting date for first seen in the future!",
+            );
         }
         if outcome.client_whitelisted {
             self.push_whitelisted_client(line, request, outcome.verdict);
@@ -193,9 +209,16 @@ impl Policy {
                 reply.extend_from_slice(self.texts.greylist_action.as_bytes());
                 reply.push(b' ');
                 push_greylist_text(reply, &self.texts, request, missing);
-                if is_new { Reason::New } else { Reason::EarlyRetry(missing) }
+                if is_new {
+                    Reason::New
+                } else {
+                    Reason::EarlyRetry(missing)
+                }
             }
-            Verdict::Pass { waited, was_successful } => {
+            Verdict::Pass {
+                waited,
+                was_successful,
+            } => {
                 let instance = request.get(Attribute::Instance);
                 let with_header = !was_successful && surroundings.instances.is_new(instance);
                 if with_header {

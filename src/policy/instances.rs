@@ -37,7 +37,9 @@ impl<'c> Instances<'c> {
     /// True if the instance is not among the remembered ones; it is then. A
     /// request without an instance is always new.
     pub fn is_new(&self, instance: Option<&[u8]>) -> bool {
-        let Some(instance) = instance else { return true };
+        let Some(instance) = instance else {
+            return true;
+        };
         let hash = hash(instance);
         let [next, seen @ ..] = self.cells;
         if seen.iter().any(|seen| seen.load(Ordering::Relaxed) == hash) {
@@ -51,7 +53,10 @@ impl<'c> Instances<'c> {
 
 fn hash(instance: &[u8]) -> u64 {
     let digest = Sha1::digest(instance);
-    digest.iter().take(8).fold(0, |hash, &octet| hash << 8 | u64::from(octet))
+    digest
+        .iter()
+        .take(8)
+        .fold(0, |hash, &octet| hash << 8 | u64::from(octet))
 }
 
 #[cfg(test)]

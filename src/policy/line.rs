@@ -55,9 +55,12 @@ pub fn push_action(line: &mut Vec<u8>, request: &Request, reason: Reason) {
     };
     line.extend_from_slice(action);
     push_reason(line, reason);
-    for attribute in
-        [Attribute::ClientName, Attribute::ClientAddress, Attribute::Sender, Attribute::Recipient]
-    {
+    for attribute in [
+        Attribute::ClientName,
+        Attribute::ClientAddress,
+        Attribute::Sender,
+        Attribute::Recipient,
+    ] {
         let value = request.text(attribute);
         if is_shown(value) {
             line.extend_from_slice(b", ");

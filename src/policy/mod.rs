@@ -18,6 +18,7 @@ pub mod number;
 pub mod record;
 pub mod request;
 pub mod rules;
+pub mod s25r;
 pub mod text;
 pub mod triplet;
 pub mod whitelist;

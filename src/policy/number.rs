@@ -40,7 +40,10 @@ pub fn number_of_text(text: &[u8]) -> f64 {
 }
 
 fn count_digits(text: &[u8], from: usize) -> usize {
-    text.iter().skip(from).take_while(|b| b.is_ascii_digit()).count()
+    text.iter()
+        .skip(from)
+        .take_while(|b| b.is_ascii_digit())
+        .count()
 }
 
 fn infinity_or_nan(text: &[u8]) -> Option<f64> {
@@ -81,7 +84,10 @@ fn general_format(value: f64) -> String {
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let trim = |digits: &str| match digits.contains('.') {
-        true => digits.trim_end_matches('0').trim_end_matches('.').to_string(),
+        true => digits
+            .trim_end_matches('0')
+            .trim_end_matches('.')
+            .to_string(),
         false => digits.to_string(),
     };
     if (-4..15).contains(&exponent) {

@@ -57,7 +57,12 @@ impl<'a> TripletRecord<'a> {
         let (first, last) = (fields.next()?, fields.next()?);
         // Without a count, with an octet: a record of plain postgrey 1.34.
         let count = fields.next().filter(|count| !count.is_empty());
-        Some(TripletRecord { first, last, count, octet: fields.next().unwrap_or_default() })
+        Some(TripletRecord {
+            first,
+            last,
+            count,
+            octet: fields.next().unwrap_or_default(),
+        })
     }
 
     /// Seconds between the first and the last time.
@@ -79,7 +84,10 @@ impl<'a> ClientRecord<'a> {
     /// `None` if the value is no record.
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         let mut fields = split_fields(value)?;
-        Some(ClientRecord { count: fields.next()?, last: fields.next()? })
+        Some(ClientRecord {
+            count: fields.next()?,
+            last: fields.next()?,
+        })
     }
 }
 
@@ -140,7 +148,11 @@ mod tests {
 
     #[test]
     fn records_expire_by_the_rules_of_the_original() {
-        let rules = Rules { max_age: 1000.0, retry_window: 500.0, ..Rules::default() };
+        let rules = Rules {
+            max_age: 1000.0,
+            retry_window: 500.0,
+            ..Rules::default()
+        };
         for (database, value, now, expired) in [
             (Database::Greylist, "0,300,1", 1300.0, false),
             (Database::Greylist, "0,300,1", 1301.0, true),
@@ -152,7 +164,11 @@ mod tests {
             (Database::Tarpit, "100", 600.0, false),
             (Database::Tarpit, "100", 601.0, true),
         ] {
-            assert_eq!(is_expired(&rules, database, value.as_bytes(), now), expired, "{value} {now}");
+            assert_eq!(
+                is_expired(&rules, database, value.as_bytes(), now),
+                expired,
+                "{value} {now}"
+            );
         }
     }
 }

@@ -235,7 +235,9 @@ impl RequestReader {
             self.ended = true;
             return Some(match self.limit {
                 Some(limit) => Event::TooLarge(limit),
-                None if self.request.text(Attribute::Request) == b"smtpd_access_policy" => Event::Request,
+                None if self.request.text(Attribute::Request) == b"smtpd_access_policy" => {
+                    Event::Request
+                }
                 None => Event::Unrecognized,
             });
         }
@@ -243,7 +245,9 @@ impl RequestReader {
             return None;
         }
         let Some((name, value)) = split_attribute(line) else {
-            return Some(Event::Garbage(line[..line.len().min(GARBAGE_SHOWN)].to_vec()));
+            return Some(Event::Garbage(
+                line[..line.len().min(GARBAGE_SHOWN)].to_vec(),
+            ));
         };
         self.attributes += 1;
         if self.attributes > MAX_ATTRIBUTES {
@@ -301,7 +305,8 @@ mod tests {
     #[test]
     fn requests_do_not_share_attributes() {
         let mut reader = RequestReader::default();
-        let mut input = &b"request=smtpd_access_policy\nsender=a\n\nrequest=smtpd_access_policy\n\n"[..];
+        let mut input =
+            &b"request=smtpd_access_policy\nsender=a\n\nrequest=smtpd_access_policy\n\n"[..];
         assert_eq!(reader.next_event(&mut input), Some(Event::Request));
         assert_eq!(reader.next_event(&mut input), Some(Event::Request));
         assert_eq!(reader.request().get(Attribute::Sender), None);
@@ -331,7 +336,10 @@ mod tests {
         text.extend_from_slice(&long);
         text.extend_from_slice(b"\n\n");
         let (found, _) = events(&text);
-        assert_eq!(found, [Event::Garbage(long[..100].to_vec()), Event::Request]);
+        assert_eq!(
+            found,
+            [Event::Garbage(long[..100].to_vec()), Event::Request]
+        );
     }
 
     #[test]
@@ -344,7 +352,14 @@ mod tests {
     #[test]
     fn surplus_empty_lines_are_requests_without_a_type() {
         let (found, reader) = events(b"\n\nrequest=other\n\n");
-        assert_eq!(found, [Event::Unrecognized, Event::Unrecognized, Event::Unrecognized]);
+        assert_eq!(
+            found,
+            [
+                Event::Unrecognized,
+                Event::Unrecognized,
+                Event::Unrecognized
+            ]
+        );
         assert_eq!(reader.request().text(Attribute::Request), b"other");
     }
 
@@ -355,15 +370,24 @@ mod tests {
         text.extend_from_slice(b"\n\n");
         let (found, reader) = events(&text);
         assert_eq!(found, [Event::Request]);
-        assert_eq!(reader.request().text(Attribute::Sender).len(), MAX_ATTRIBUTE);
+        assert_eq!(
+            reader.request().text(Attribute::Sender).len(),
+            MAX_ATTRIBUTE
+        );
     }
 
     #[test]
     fn bounds_are_kept_and_the_next_request_is_read() {
         let line = [b"x=".to_vec(), vec![b'y'; MAX_LINE]].concat();
         let many = b"a=b\n".repeat(MAX_ATTRIBUTES + 1);
-        let large = [b"x=".to_vec(), vec![b'y'; 60_000], b"\n".to_vec()].concat().repeat(5);
-        for (body, limit) in [(line, Limit::Line), (many, Limit::Attributes), (large, Limit::Request)] {
+        let large = [b"x=".to_vec(), vec![b'y'; 60_000], b"\n".to_vec()]
+            .concat()
+            .repeat(5);
+        for (body, limit) in [
+            (line, Limit::Line),
+            (many, Limit::Attributes),
+            (large, Limit::Request),
+        ] {
             for step in [1000, usize::MAX] {
                 let text = [&body[..], b"\n\nrequest=smtpd_access_policy\n\n"].concat();
                 let mut reader = RequestReader::default();
@@ -375,7 +399,10 @@ mod tests {
                     assert!(reader.line.capacity() <= 2 * MAX_LINE);
                 }
                 // The body of the second and third ends with a line end of its own.
-                let found: Vec<_> = found.into_iter().filter(|e| *e != Event::Unrecognized).collect();
+                let found: Vec<_> = found
+                    .into_iter()
+                    .filter(|e| *e != Event::Unrecognized)
+                    .collect();
                 assert_eq!(found, [Event::TooLarge(limit), Event::Request]);
             }
         }
@@ -383,7 +410,12 @@ mod tests {
 
     #[test]
     fn the_end_of_the_line_is_the_bound_not_one_octet_less() {
-        let text = [&b"request=smtpd_access_policy\nx="[..], &vec![b'y'; MAX_LINE - 2], b"\n\n"].concat();
+        let text = [
+            &b"request=smtpd_access_policy\nx="[..],
+            &vec![b'y'; MAX_LINE - 2],
+            b"\n\n",
+        ]
+        .concat();
         assert_eq!(events(&text).0, [Event::Request]);
     }
 }

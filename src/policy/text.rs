@@ -4,12 +4,15 @@ use super::number::push_number;
 use super::request::{Attribute, Request};
 use super::rules::Texts;
 
+/// The name of a variable, and what appends its value.
+type Variable<'v> = (&'v str, &'v mut dyn FnMut(&mut Vec<u8>));
+
 /// Replaces the first occurrence of each variable, none of them inside a value
 /// already put in.
 ///
 /// The original replaces them one after the other; a value that looks like a
 /// later variable is left alone there, so the places are found first.
-fn expand(out: &mut Vec<u8>, template: &str, variables: &mut [(&str, &mut dyn FnMut(&mut Vec<u8>))]) {
+fn expand(out: &mut Vec<u8>, template: &str, variables: &mut [Variable]) {
     let mut rest = template;
     let mut used = 0_u32;
     while let Some(at) = rest.find('%') {
@@ -71,7 +74,9 @@ pub fn push_header(
             ("%t", &mut |out| push_number(out, waited)),
             ("%v", &mut |out| out.extend_from_slice(version.as_bytes())),
             ("%d", &mut |out| date(out)),
-            ("%h", &mut |out| out.extend_from_slice(texts.hostname.as_bytes())),
+            ("%h", &mut |out| {
+                out.extend_from_slice(texts.hostname.as_bytes())
+            }),
         ],
     );
 }
@@ -85,7 +90,13 @@ pub fn make_sendable(reply: &mut Vec<u8>, start: usize) {
     let text = String::from_utf8_lossy(&reply[start..]);
     let clean: String = text
         .chars()
-        .map(|c| if c.is_control() || c == char::REPLACEMENT_CHARACTER { '?' } else { c })
+        .map(|c| {
+            if c.is_control() || c == char::REPLACEMENT_CHARACTER {
+                '?'
+            } else {
+                c
+            }
+        })
         .collect();
     reply.truncate(start);
     reply.extend_from_slice(clean.as_bytes());
@@ -96,7 +107,10 @@ mod tests {
     use super::*;
 
     fn greylist_text(template: &str, recipient: &[u8], etrn: bool) -> String {
-        let texts = Texts { greylist_text: template.into(), ..Texts::default() };
+        let texts = Texts {
+            greylist_text: template.into(),
+            ..Texts::default()
+        };
         let mut request = Request::default();
         request.set(Attribute::Recipient, recipient);
         if etrn {
@@ -109,7 +123,10 @@ mod tests {
 
     #[test]
     fn each_variable_is_replaced_once() {
-        assert_eq!(greylist_text("%r %s %s %r %t %%", b"u@d", false), "d 299 %s %r %t %%");
+        assert_eq!(
+            greylist_text("%r %s %s %r %t %%", b"u@d", false),
+            "d 299 %s %r %t %%"
+        );
         assert_eq!(greylist_text("%%s %s", b"u@d", false), "%299 %s");
         assert_eq!(greylist_text("%r", b"x@%s.example", false), "%s.example");
         assert_eq!(greylist_text("%r", b"a@b@C", false), "C");
@@ -131,7 +148,9 @@ mod tests {
             ..Texts::default()
         };
         let mut out = Vec::new();
-        push_header(&mut out, &texts, "2", 5.0, &|out| out.extend_from_slice(b"now"));
+        push_header(&mut out, &texts, "2", 5.0, &|out| {
+            out.extend_from_slice(b"now")
+        });
         assert_eq!(out, b"X: a%tb 5 now 2 %v");
     }
 

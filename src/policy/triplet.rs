@@ -23,7 +23,11 @@ pub struct Keys {
 impl Keys {
     /// Builds the keys of a request from this client.
     pub fn build(&mut self, rules: &Rules, client: &ClientAddress, request: &Request) {
-        let Keys { triplet, client: client_key, octet } = self;
+        let Keys {
+            triplet,
+            client: client_key,
+            octet,
+        } = self;
         triplet.clear();
         client_key.clear();
         octet.clear();
@@ -76,17 +80,29 @@ fn push_reduced_sender(out: &mut Vec<u8>, sender: &[u8]) {
 /// The user of a BATV address `prvs=TAG=USER`, which some write
 /// `prvs=USER=TAG`: a tag begins with ten digits or lower-case letters.
 fn without_signature(user: &[u8]) -> &[u8] {
-    let Some(rest) = user.strip_prefix(b"prvs=") else { return user };
-    let end = rest.iter().rposition(|&b| b != b'=').map_or(0, |last| last + 1);
+    let Some(rest) = user.strip_prefix(b"prvs=") else {
+        return user;
+    };
+    let end = rest
+        .iter()
+        .rposition(|&b| b != b'=')
+        .map_or(0, |last| last + 1);
     let mut parts = rest[..end].split(|&b| b == b'=');
     let (Some(second), Some(third), None) = (parts.next(), parts.next(), parts.next()) else {
         return user;
     };
-    if is_signature_tag(third) && !is_signature_tag(second) { second } else { third }
+    if is_signature_tag(third) && !is_signature_tag(second) {
+        second
+    } else {
+        third
+    }
 }
 
 fn is_signature_tag(part: &[u8]) -> bool {
-    part.len() >= 10 && part[..10].iter().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+    part.len() >= 10
+        && part[..10]
+            .iter()
+            .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
 }
 
 /// Appends a user part, each run of digits that is a word of its own as `#`.
@@ -136,7 +152,12 @@ mod tests {
             (b"", b""),
             (b"a@b@c", b"a@b@c"),
         ] {
-            assert_eq!(reduced(sender), expected, "{}", String::from_utf8_lossy(sender));
+            assert_eq!(
+                reduced(sender),
+                expected,
+                "{}",
+                String::from_utf8_lossy(sender)
+            );
         }
     }
 
@@ -149,16 +170,28 @@ mod tests {
         let mut rules = Rules::default();
         let client = ClientAddress::new(&rules, b"192.0.2.91").unwrap();
         keys.build(&rules, &client, &request);
-        assert_eq!(keys.triplet, b"192.0.2.0/alice@example.com/user+x@example.org");
-        assert_eq!((&keys.client[..], &keys.octet[..]), (&b"192.0.2.91"[..], &b"91"[..]));
+        assert_eq!(
+            keys.triplet,
+            b"192.0.2.0/alice@example.com/user+x@example.org"
+        );
+        assert_eq!(
+            (&keys.client[..], &keys.octet[..]),
+            (&b"192.0.2.91"[..], &b"91"[..])
+        );
         rules.privacy = true;
         keys.build(&rules, &client, &request);
-        assert_eq!(keys.triplet, sha1_hex(b"192.0.2.0/alice@example.com/user+x@example.org"));
+        assert_eq!(
+            keys.triplet,
+            sha1_hex(b"192.0.2.0/alice@example.com/user+x@example.org")
+        );
         assert_eq!(keys.client, sha1_hex(b"192.0.2.91"));
     }
 
     #[test]
     fn sha1_is_the_standard_one() {
-        assert_eq!(&sha1_hex(b"abc"), b"a9993e364706816aba3e25717850c26c9cd0d89d");
+        assert_eq!(
+            &sha1_hex(b"abc"),
+            b"a9993e364706816aba3e25717850c26c9cd0d89d"
+        );
     }
 }

@@ -37,30 +37,102 @@ pub enum Counter {
 /// Each counter's name and meaning.
 const TABLE: [(Counter, &str, &str); Counter::COUNT] = [
     (Counter::Requests, "requests", "Requests answered"),
-    (Counter::PassClientWhitelist, "pass_client_whitelist", "Passed: client whitelist"),
-    (Counter::PassRecipientWhitelist, "pass_recipient_whitelist", "Passed: recipient whitelist"),
-    (Counter::PassClientAwl, "pass_client_awl", "Passed: client auto-whitelist"),
-    (Counter::PassTriplet, "pass_triplet", "Passed: triplet found"),
+    (
+        Counter::PassClientWhitelist,
+        "pass_client_whitelist",
+        "Passed: client whitelist",
+    ),
+    (
+        Counter::PassRecipientWhitelist,
+        "pass_recipient_whitelist",
+        "Passed: recipient whitelist",
+    ),
+    (
+        Counter::PassClientAwl,
+        "pass_client_awl",
+        "Passed: client auto-whitelist",
+    ),
+    (
+        Counter::PassTriplet,
+        "pass_triplet",
+        "Passed: triplet found",
+    ),
     (Counter::PassHeader, "pass_header", "Passed with a header"),
-    (Counter::GreylistNew, "greylist_new", "Greylisted: new triplet"),
-    (Counter::GreylistEarly, "greylist_early_retry", "Greylisted: early retry"),
+    (
+        Counter::GreylistNew,
+        "greylist_new",
+        "Greylisted: new triplet",
+    ),
+    (
+        Counter::GreylistEarly,
+        "greylist_early_retry",
+        "Greylisted: early retry",
+    ),
     (Counter::Tarpitted, "tarpitted", "Sent to the tarpit"),
-    (Counter::TarpitPassed, "tarpit_passed", "DATA after the tarpit"),
-    (Counter::ClientsWhitelisted, "clients_whitelisted", "Clients put on the auto-whitelist"),
-    (Counter::Unusable, "unusable", "Missing attributes or bad addresses"),
+    (
+        Counter::TarpitPassed,
+        "tarpit_passed",
+        "DATA after the tarpit",
+    ),
+    (
+        Counter::ClientsWhitelisted,
+        "clients_whitelisted",
+        "Clients put on the auto-whitelist",
+    ),
+    (
+        Counter::Unusable,
+        "unusable",
+        "Missing attributes or bad addresses",
+    ),
     (Counter::TooLarge, "too_large", "Requests beyond the bounds"),
-    (Counter::Unrecognized, "unrecognized", "Requests of another type"),
+    (
+        Counter::Unrecognized,
+        "unrecognized",
+        "Requests of another type",
+    ),
     (Counter::Garbage, "garbage", "Lines that are no attribute"),
-    (Counter::StoreErrors, "store_errors", "Requests the store failed"),
-    (Counter::WriterSilent, "writer_silent", "Commands the writer did not answer in time"),
-    (Counter::BadRecords, "bad_records", "Records that could not be read"),
+    (
+        Counter::StoreErrors,
+        "store_errors",
+        "Requests the store failed",
+    ),
+    (
+        Counter::WriterSilent,
+        "writer_silent",
+        "Commands the writer did not answer in time",
+    ),
+    (
+        Counter::BadRecords,
+        "bad_records",
+        "Records that could not be read",
+    ),
     (Counter::Batches, "batches", "Transactions"),
-    (Counter::BatchedCommands, "batched_commands", "Commands in them"),
-    (Counter::LargestBatch, "largest_batch", "Commands in the largest one"),
-    (Counter::StoreMicroseconds, "store_microseconds", "Time spent in them"),
+    (
+        Counter::BatchedCommands,
+        "batched_commands",
+        "Commands in them",
+    ),
+    (
+        Counter::LargestBatch,
+        "largest_batch",
+        "Commands in the largest one",
+    ),
+    (
+        Counter::StoreMicroseconds,
+        "store_microseconds",
+        "Time spent in them",
+    ),
     (Counter::Connections, "connections", "Connections accepted"),
-    (Counter::Stalled, "stalled", "Connections closed since they did not read"),
-    (Counter::DescriptorsOut, "descriptors_out", "Times descriptors ran out"),
+    (
+        Counter::Stalled,
+        "stalled",
+        "Connections closed since they did not read",
+    ),
+    (
+        Counter::DescriptorsOut,
+        "descriptors_out",
+        "Times descriptors ran out",
+    ),
     (Counter::ChildrenDied, "children_died", "Children replaced"),
 ];
 
@@ -107,18 +179,26 @@ impl Counters {
     /// Tells the others how many connections a worker has; `None`: it is gone.
     pub fn set_connections(&self, worker: usize, connections: Option<usize>) {
         if let Some(cell) = self.workers.get(worker) {
-            cell.store(connections.map_or(0, |count| count as u64 + 1), Ordering::Relaxed);
+            cell.store(
+                connections.map_or(0, |count| count as u64 + 1),
+                Ordering::Relaxed,
+            );
         }
     }
 
     /// The connections of the worker that has the fewest; `None` without one.
     pub fn fewest_connections(&self) -> Option<usize> {
         let connections = self.workers.iter().map(|cell| cell.load(Ordering::Relaxed));
-        connections.filter(|&count| count > 0).min().map(|count| count as usize - 1)
+        connections
+            .filter(|&count| count > 0)
+            .min()
+            .map(|count| count as usize - 1)
     }
 
     fn connections(&self) -> impl Iterator<Item = u64> {
-        self.workers.iter().map(|cell| cell.load(Ordering::Relaxed).saturating_sub(1))
+        self.workers
+            .iter()
+            .map(|cell| cell.load(Ordering::Relaxed).saturating_sub(1))
     }
 
     /// All of it in one line.
@@ -150,7 +230,9 @@ impl Counters {
         text.push_str("# HELP postgrey_open_connections Connections of a worker.\n");
         text.push_str("# TYPE postgrey_open_connections gauge\n");
         for (worker, count) in self.connections().enumerate() {
-            text.push_str(&format!("postgrey_open_connections{{worker=\"{worker}\"}} {count}\n"));
+            text.push_str(&format!(
+                "postgrey_open_connections{{worker=\"{worker}\"}} {count}\n"
+            ));
         }
         text
     }
@@ -162,7 +244,10 @@ mod tests {
 
     fn counters() -> Counters {
         let cells = Box::leak(Box::new(std::array::from_fn(|_| AtomicU64::new(0))));
-        Counters::new(cells, Box::leak(Box::new([AtomicU64::new(0), AtomicU64::new(0)])))
+        Counters::new(
+            cells,
+            Box::leak(Box::new([AtomicU64::new(0), AtomicU64::new(0)])),
+        )
     }
 
     #[test]
@@ -184,11 +269,19 @@ mod tests {
         counters.set_connections(1, Some(0));
         assert_eq!(counters.fewest_connections(), Some(0));
         let line = counters.line();
-        for part in ["requests=3", "batches=2", "largest_batch=5", "open_connections=7/0"] {
+        for part in [
+            "requests=3",
+            "batches=2",
+            "largest_batch=5",
+            "open_connections=7/0",
+        ] {
             assert!(line.contains(part), "{line}");
         }
         let text = counters.prometheus();
         assert!(text.contains("\npostgrey_requests_total 3\n"), "{text}");
-        assert!(text.contains("\npostgrey_open_connections{worker=\"0\"} 7\n"), "{text}");
+        assert!(
+            text.contains("\npostgrey_open_connections{worker=\"0\"} 7\n"),
+            "{text}"
+        );
     }
 }

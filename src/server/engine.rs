@@ -45,7 +45,13 @@ pub struct Engine {
 impl Engine {
     /// An engine with whitelists that were read before.
     pub fn new(settings: &Settings, policy: Policy, log: Rc<Log>, shared: Shared) -> Self {
-        Engine { settings: settings.clone(), policy, keys: Keys::default(), log, shared }
+        Engine {
+            settings: settings.clone(),
+            policy,
+            keys: Keys::default(),
+            log,
+            shared,
+        }
     }
 
     /// The numbers and switches that decide.
@@ -61,7 +67,8 @@ impl Engine {
             self.log.complain(&problem.text);
         }
         if loaded.problems.iter().any(|problem| problem.is_fatal) {
-            self.log.complain("whitelists not reloaded: the old ones stay in use");
+            self.log
+                .complain("whitelists not reloaded: the old ones stay in use");
         } else {
             self.policy.whitelists = loaded.whitelists;
         }
@@ -81,7 +88,9 @@ impl Engine {
             if output.len() >= MAX_OUTPUT {
                 return Advance::NeedOutput;
             }
-            let Some(event) = reader.next_event(input) else { return Advance::NeedInput };
+            let Some(event) = reader.next_event(input) else {
+                return Advance::NeedInput;
+            };
             let decision = match event {
                 Event::Request => match self.decide(store, reader, command) {
                     Some(decision) => decision,
@@ -89,7 +98,8 @@ impl Engine {
                 },
                 Event::TooLarge(limit) => {
                     self.shared.counters.add(Counter::TooLarge, 1);
-                    self.log.complain(&format!("request not looked at: {limit}"));
+                    self.log
+                        .complain(&format!("request not looked at: {limit}"));
                     output.extend_from_slice(b"action=DUNNO\n\n");
                     if self.settings.exim {
                         return Advance::Close;
@@ -123,7 +133,10 @@ impl Engine {
         reader: &RequestReader,
         command: &mut Vec<u8>,
     ) -> Option<Decision> {
-        let asked = match self.policy.examine(reader.request(), clock::seconds(), &mut self.keys) {
+        let asked = match self
+            .policy
+            .examine(reader.request(), clock::seconds(), &mut self.keys)
+        {
             Examined::Decided(decision) => return Some(decision),
             Examined::Ask(asked) => asked,
         };
@@ -148,7 +161,11 @@ impl Engine {
         outcome: Option<Outcome>,
         output: &mut Vec<u8>,
     ) -> Advance {
-        self.answer(reader, &outcome.map_or(Decision::StoreFailed, Decision::Stored), output)
+        self.answer(
+            reader,
+            &outcome.map_or(Decision::StoreFailed, Decision::Stored),
+            output,
+        )
     }
 
     fn answer(
@@ -165,13 +182,23 @@ impl Engine {
         };
         let log = &self.log;
         let start = output.len();
-        self.policy.answer(reader.request(), decision, &surroundings, output, &mut |level, line| {
-            log.write(level, line);
-        });
+        self.policy.answer(
+            reader.request(),
+            decision,
+            &surroundings,
+            output,
+            &mut |level, line| {
+                log.write(level, line);
+            },
+        );
         if output[start..].starts_with(b"action=PREPEND ") {
             self.shared.counters.add(Counter::PassHeader, 1);
         }
-        if self.settings.exim { Advance::Close } else { Advance::NeedInput }
+        if self.settings.exim {
+            Advance::Close
+        } else {
+            Advance::NeedInput
+        }
     }
 
     fn count(&self, decision: &Decision) {
@@ -185,7 +212,8 @@ impl Engine {
             Decision::Stored(outcome) => {
                 if outcome.bad_record {
                     counters.add(Counter::BadRecords, 1);
-                    self.log.complain("a record could not be read and was taken for absent");
+                    self.log
+                        .complain("a record could not be read and was taken for absent");
                 }
                 if outcome.client_whitelisted {
                     counters.add(Counter::ClientsWhitelisted, 1);

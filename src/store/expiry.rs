@@ -55,7 +55,13 @@ impl Expiry {
             Database::Tarpit => rules.targrey,
         };
         let databases = Database::ALL.into_iter().rev().filter(is_used).collect();
-        Expiry { now, databases, after: None, before: 0, removed: 0 }
+        Expiry {
+            now,
+            databases,
+            after: None,
+            before: 0,
+            removed: 0,
+        }
     }
 
     /// Records of the present database that were looked at.
@@ -65,7 +71,9 @@ impl Expiry {
 
     /// Does the next slice.
     pub fn step(&mut self, store: &mut dyn Store, rules: &Rules) -> Result<Progress, StoreError> {
-        let Some(&database) = self.databases.last() else { return Ok(Progress::Done) };
+        let Some(&database) = self.databases.last() else {
+            return Ok(Progress::Done);
+        };
         let mut expired = Vec::new();
         let mut last_seen = None;
         let mut seen = 0;
@@ -92,7 +100,11 @@ impl Expiry {
         let (before, after) = (self.before, self.before - self.removed.min(self.before));
         self.databases.pop();
         (self.after, self.before, self.removed) = (None, 0, 0);
-        Ok(Progress::Finished { database, before, after })
+        Ok(Progress::Finished {
+            database,
+            before,
+            after,
+        })
     }
 }
 
@@ -114,10 +126,18 @@ mod tests {
     #[test]
     fn a_run_removes_what_has_expired_in_slices_and_nothing_else() {
         let mut store = MemoryStore::default();
-        let rules = Rules { max_age: 1000.0, targrey: true, ..Rules::default() };
+        let rules = Rules {
+            max_age: 1000.0,
+            targrey: true,
+            ..Rules::default()
+        };
         for n in 0..50_000 {
             let value = if n % 2 == 0 { "0,5000,1" } else { "0,9500,1" };
-            store.insert(Database::Greylist, format!("{n:06}").as_bytes(), value.as_bytes());
+            store.insert(
+                Database::Greylist,
+                format!("{n:06}").as_bytes(),
+                value.as_bytes(),
+            );
         }
         store.insert(Database::Clients, b"192.0.2.1", b"5,8000");
         store.insert(Database::Tarpit, b"192.0.2.1", b"9000");
@@ -126,7 +146,11 @@ mod tests {
         loop {
             match expiry.step(&mut store, &rules).unwrap() {
                 Progress::More => slices += 1,
-                Progress::Finished { database, before, after } => {
+                Progress::Finished {
+                    database,
+                    before,
+                    after,
+                } => {
                     finished.push(finished_line(database, before, after));
                 }
                 Progress::Done => break,

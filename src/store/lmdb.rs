@@ -62,6 +62,8 @@ pub struct LmdbStore {
     failure: Option<(Instant, StoreError)>,
     /// The map had to grow since this was last asked.
     has_grown: bool,
+    /// How often an environment was opened.
+    openings: u64,
 }
 
 struct OpenEnvironment {
@@ -91,19 +93,39 @@ fn failed(call: &'static str) -> impl Fn(lmdb::Error) -> Failure {
 impl LmdbStore {
     /// A store on this environment; nothing is opened yet.
     pub fn new(options: LmdbOptions) -> Self {
-        LmdbStore { options, is_reader: false, open: None, failure: None, has_grown: false }
+        LmdbStore {
+            options,
+            is_reader: false,
+            open: None,
+            failure: None,
+            has_grown: false,
+            openings: 0,
+        }
     }
 
     /// A store on the environment in this directory that can only be read,
     /// with the map it has.
     pub fn new_reader(dir: &Path) -> Self {
-        let options = LmdbOptions { dir: dir.to_owned(), map_size: 0, sync: true };
-        LmdbStore { is_reader: true, ..LmdbStore::new(options) }
+        let options = LmdbOptions {
+            dir: dir.to_owned(),
+            map_size: 0,
+            sync: true,
+        };
+        LmdbStore {
+            is_reader: true,
+            ..LmdbStore::new(options)
+        }
     }
 
     /// Opens the environment now, to say at start what is wrong with it.
     pub fn prepare(&mut self) -> Result<(), StoreError> {
         self.environment().map(|_| ())
+    }
+
+    /// How often the environment was opened: it changes when another one has
+    /// taken the place of the old.
+    pub fn openings(&self) -> u64 {
+        self.openings
     }
 
     /// True once if the map had to grow since the last call: the time for
@@ -118,13 +140,16 @@ impl LmdbStore {
         let open = self.environment()?;
         let mut dead = 0;
         // SAFETY: the environment is open, and `dead` outlives the call.
-        let status =
-            unsafe { lmdb_sys::mdb_reader_check(open.environment.env(), &raw mut dead) };
+        let status = unsafe { lmdb_sys::mdb_reader_check(open.environment.env(), &raw mut dead) };
         if status == 0 {
             return Ok(());
         }
         let reason = lmdb::Error::from_err_code(status).to_string();
-        Err(StoreError { call: "mdb_reader_check", place, reason })
+        Err(StoreError {
+            call: "mdb_reader_check",
+            place,
+            reason,
+        })
     }
 
     /// Flushes everything that is committed to disk.
@@ -145,7 +170,10 @@ impl LmdbStore {
                 return Err(error.clone());
             }
             match self.open_environment() {
-                Ok(open) => self.open = Some(open),
+                Ok(open) => {
+                    self.open = Some(open);
+                    self.openings += 1;
+                }
                 Err(error) => {
                     self.failure = Some((Instant::now(), error.clone()));
                     return Err(error);
@@ -159,7 +187,11 @@ impl LmdbStore {
     }
 
     fn error(&self, call: &'static str, reason: impl ToString) -> StoreError {
-        StoreError { call, place: self.place(), reason: reason.to_string() }
+        StoreError {
+            call,
+            place: self.place(),
+            reason: reason.to_string(),
+        }
     }
 
     fn error_of(&self, failure: Failure) -> StoreError {
@@ -194,11 +226,16 @@ impl LmdbStore {
             .set_map_size(self.options.map_size)
             .open_with_permissions(&self.options.dir, 0o600)
             .map_err(|error| self.error("mdb_env_open", error))?;
-        let identity = file_identity(&self.options.dir)
-            .map_err(|error| self.error("stat data.mdb", error))?;
-        let databases =
-            open_databases(&environment, self.is_reader).map_err(|failure| self.error_of(failure))?;
-        Ok(OpenEnvironment { environment, databases, identity, checked: Instant::now() })
+        let identity =
+            file_identity(&self.options.dir).map_err(|error| self.error("stat data.mdb", error))?;
+        let databases = open_databases(&environment, self.is_reader)
+            .map_err(|failure| self.error_of(failure))?;
+        Ok(OpenEnvironment {
+            environment,
+            databases,
+            identity,
+            checked: Instant::now(),
+        })
     }
 
     /// Runs a transaction, again when the map has changed: grown by another
@@ -218,7 +255,10 @@ impl LmdbStore {
             if tries < MAX_TRIES && self.follow_map(error)? {
                 continue;
             }
-            if matches!(error, lmdb::Error::Panic | lmdb::Error::Corrupted | lmdb::Error::Invalid) {
+            if matches!(
+                error,
+                lmdb::Error::Panic | lmdb::Error::Corrupted | lmdb::Error::Invalid
+            ) {
                 self.open = None;
             }
             return Err(self.error(call, error));
@@ -231,7 +271,9 @@ impl LmdbStore {
             lmdb::Error::MapResized => 0,
             lmdb::Error::MapFull => {
                 let info = self.environment()?.environment.info();
-                let size = info.map_err(|error| self.error("mdb_env_info", error))?.map_size();
+                let size = info
+                    .map_err(|error| self.error("mdb_env_info", error))?
+                    .map_size();
                 self.has_grown = true;
                 let page_multiple = (size / 4).max(LEAST_GROWTH) & !(LEAST_GROWTH - 1);
                 size.saturating_add(page_multiple)
@@ -318,14 +360,22 @@ impl Records for View<'_, RwTransaction<'_>> {
         let stored = stored_key(key, &mut buffer);
         let value = stored_value(key, value);
         self.transaction
-            .put(self.databases[database as usize], &stored, &value, WriteFlags::empty())
+            .put(
+                self.databases[database as usize],
+                &stored,
+                &value,
+                WriteFlags::empty(),
+            )
             .map_err(failed("mdb_put"))
     }
 
     fn delete(&mut self, database: Database, key: &[u8]) -> Attempt<()> {
         let mut buffer = [0; MAX_KEY];
         let stored = stored_key(key, &mut buffer);
-        match self.transaction.del(self.databases[database as usize], &stored, None) {
+        match self
+            .transaction
+            .del(self.databases[database as usize], &stored, None)
+        {
             Ok(()) | Err(lmdb::Error::NotFound) => Ok(()),
             Err(error) => Err(Failure::Call("mdb_del", error)),
         }
@@ -342,7 +392,11 @@ struct Editing<'a> {
 impl Editing<'_> {
     fn keep(&self, failure: Failure) -> StoreError {
         self.failure.set(Some(failure));
-        StoreError { call: "edit", place: String::new(), reason: String::new() }
+        StoreError {
+            call: "edit",
+            place: String::new(),
+            reason: String::new(),
+        }
     }
 }
 
@@ -350,35 +404,48 @@ impl Records for Editing<'_> {
     type Error = StoreError;
 
     fn get(&self, database: Database, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
-        self.view.get(database, key).map_err(|failure| self.keep(failure))
+        self.view
+            .get(database, key)
+            .map_err(|failure| self.keep(failure))
     }
 
     fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.view.put(database, key, value).map_err(|failure| self.keep(failure))
+        self.view
+            .put(database, key, value)
+            .map_err(|failure| self.keep(failure))
     }
 
     fn delete(&mut self, database: Database, key: &[u8]) -> Result<(), StoreError> {
-        self.view.delete(database, key).map_err(|failure| self.keep(failure))
+        self.view
+            .delete(database, key)
+            .map_err(|failure| self.keep(failure))
     }
 }
 
 impl OpenEnvironment {
     fn write(&self) -> Attempt<View<'_, RwTransaction<'_>>> {
-        let transaction = self.environment.begin_rw_txn().map_err(failed("mdb_txn_begin"))?;
-        Ok(View { transaction, databases: &self.databases })
+        let transaction = self
+            .environment
+            .begin_rw_txn()
+            .map_err(failed("mdb_txn_begin"))?;
+        Ok(View {
+            transaction,
+            databases: &self.databases,
+        })
     }
 
     fn read(&self) -> Attempt<View<'_, RoTransaction<'_>>> {
-        let transaction = self.environment.begin_ro_txn().map_err(failed("mdb_txn_begin"))?;
-        Ok(View { transaction, databases: &self.databases })
+        let transaction = self
+            .environment
+            .begin_ro_txn()
+            .map_err(failed("mdb_txn_begin"))?;
+        Ok(View {
+            transaction,
+            databases: &self.databases,
+        })
     }
 
-    fn scan(
-        &self,
-        database: Database,
-        after: Option<&[u8]>,
-        visit: &mut Visitor,
-    ) -> Attempt<bool> {
+    fn scan(&self, database: Database, after: Option<&[u8]>, visit: &mut Visitor) -> Attempt<bool> {
         let view = self.read()?;
         let cursor = view
             .transaction
@@ -397,7 +464,12 @@ impl OpenEnvironment {
             };
             if after != Some(stored_key) {
                 let (key, value) = split_stored(stored_key, value);
-                if visit(Entry { stored_key, key, value }) == ControlFlow::Break(()) {
+                if visit(Entry {
+                    stored_key,
+                    key,
+                    value,
+                }) == ControlFlow::Break(())
+                {
                     return Ok(false);
                 }
             }
@@ -461,13 +533,20 @@ impl Store for LmdbStore {
 
     fn edit(&mut self, edit: &mut Editor) -> Result<(), StoreError> {
         self.attempt(|open| {
-            let mut editing = Editing { view: open.write()?, failure: Default::default() };
+            let mut editing = Editing {
+                view: open.write()?,
+                failure: Default::default(),
+            };
             let result = edit(&mut editing);
             if let Some(failure) = editing.failure.take() {
                 return Err(failure);
             }
             result.map_err(Failure::Given)?;
-            editing.view.transaction.commit().map_err(failed("mdb_txn_commit"))
+            editing
+                .view
+                .transaction
+                .commit()
+                .map_err(failed("mdb_txn_commit"))
         })
     }
 
@@ -489,11 +568,15 @@ impl Store for LmdbStore {
                     Err(error) => return Err(Failure::Call("mdb_get", error)),
                 };
                 if is_expired(rules, database, plain_value(stored, value), now) {
-                    view.transaction.del(handle, stored, None).map_err(failed("mdb_del"))?;
+                    view.transaction
+                        .del(handle, stored, None)
+                        .map_err(failed("mdb_del"))?;
                     removed += 1;
                 }
             }
-            view.transaction.commit().map_err(failed("mdb_txn_commit"))?;
+            view.transaction
+                .commit()
+                .map_err(failed("mdb_txn_commit"))?;
             Ok(removed)
         })
     }

@@ -21,7 +21,11 @@ struct NeedsWrite;
 
 impl From<NeedsWrite> for StoreError {
     fn from(NeedsWrite: NeedsWrite) -> Self {
-        StoreError { call: "write", place: "memory".into(), reason: "read only".into() }
+        StoreError {
+            call: "write",
+            place: "memory".into(),
+            reason: "read only".into(),
+        }
     }
 }
 
@@ -55,7 +59,11 @@ impl View<'_> {
         &mut self,
         database: Database,
     ) -> Result<&mut BTreeMap<Vec<u8>, Vec<u8>>, NeedsWrite> {
-        if self.may_write { Ok(&mut self.maps[database as usize]) } else { Err(NeedsWrite) }
+        if self.may_write {
+            Ok(&mut self.maps[database as usize])
+        } else {
+            Err(NeedsWrite)
+        }
     }
 }
 
@@ -67,7 +75,8 @@ impl Records for View<'_> {
     }
 
     fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), NeedsWrite> {
-        self.writable(database)?.insert(key.to_vec(), value.to_vec());
+        self.writable(database)?
+            .insert(key.to_vec(), value.to_vec());
         Ok(())
     }
 
@@ -90,7 +99,10 @@ impl Store for MemoryStore {
         rules: &Rules,
         command: &Command,
     ) -> Result<Option<Outcome>, StoreError> {
-        let mut view = View { maps: &mut self.maps, may_write: false };
+        let mut view = View {
+            maps: &mut self.maps,
+            may_write: false,
+        };
         Ok(apply(&mut view, rules, command).ok())
     }
 
@@ -100,8 +112,15 @@ impl Store for MemoryStore {
         commands: &[Command],
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), StoreError> {
-        let mut view = View { maps: &mut self.maps, may_write: true };
-        outcomes.extend(commands.iter().flat_map(|command| apply(&mut view, rules, command)));
+        let mut view = View {
+            maps: &mut self.maps,
+            may_write: true,
+        };
+        outcomes.extend(
+            commands
+                .iter()
+                .flat_map(|command| apply(&mut view, rules, command)),
+        );
         Ok(())
     }
 
@@ -115,7 +134,12 @@ impl Store for MemoryStore {
         let records: Range<'_, Vec<u8>, Vec<u8>> =
             self.maps[database as usize].range::<[u8], _>((start, Bound::Unbounded));
         for (key, value) in records {
-            if visit(Entry { stored_key: key, key, value }) == ControlFlow::Break(()) {
+            if visit(Entry {
+                stored_key: key,
+                key,
+                value,
+            }) == ControlFlow::Break(())
+            {
                 return Ok(false);
             }
         }
@@ -123,13 +147,17 @@ impl Store for MemoryStore {
     }
 
     fn read(&mut self, keys: &[(Database, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        let value = |&(database, key): &(Database, &[u8])| self.maps[database as usize].get(key).cloned();
+        let value =
+            |&(database, key): &(Database, &[u8])| self.maps[database as usize].get(key).cloned();
         Ok(keys.iter().map(value).collect())
     }
 
     fn edit(&mut self, edit: &mut Editor) -> Result<(), StoreError> {
         let before = self.maps.clone();
-        let result = edit(&mut Editing(View { maps: &mut self.maps, may_write: true }));
+        let result = edit(&mut Editing(View {
+            maps: &mut self.maps,
+            may_write: true,
+        }));
         if result.is_err() {
             self.maps = before;
         }
@@ -146,7 +174,10 @@ impl Store for MemoryStore {
         let map = &mut self.maps[database as usize];
         let before = map.len();
         for key in stored_keys {
-            if map.get(key).is_some_and(|value| is_expired(rules, database, value, now)) {
+            if map
+                .get(key)
+                .is_some_and(|value| is_expired(rules, database, value, now))
+            {
                 map.remove(key);
             }
         }

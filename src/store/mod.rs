@@ -40,11 +40,8 @@ pub type Editor<'e> =
 pub trait Store {
     /// Decides a command if that takes no write, without waiting for any
     /// writer; `None` if it would have to write.
-    fn try_read(
-        &mut self,
-        rules: &Rules,
-        command: &Command,
-    ) -> Result<Option<Outcome>, StoreError>;
+    fn try_read(&mut self, rules: &Rules, command: &Command)
+    -> Result<Option<Outcome>, StoreError>;
 
     /// Applies commands in order in one transaction and appends their
     /// outcomes. When it returns they are committed; on an error none is.

@@ -4,7 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970, whole ones, as records have them.
 pub fn seconds() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     since.as_secs() as f64
 }
 
@@ -63,7 +65,12 @@ fn push_local_time_of(out: &mut Vec<u8>, time: f64, format: &std::ffi::CStr) {
     // SAFETY: the length is that of the buffer, the format ends in NUL and the
     // broken-down time is initialised.
     let length = unsafe {
-        libc::strftime(text.as_mut_ptr().cast(), text.len(), format.as_ptr(), &raw const broken_down)
+        libc::strftime(
+            text.as_mut_ptr().cast(),
+            text.len(),
+            format.as_ptr(),
+            &raw const broken_down,
+        )
     };
     out.extend_from_slice(&text[..length.min(text.len())]);
 }
@@ -74,11 +81,16 @@ mod tests {
 
     #[test]
     fn local_dates_are_written_and_read() {
-        for date in [[2026, 11, 24, 2, 27, 10], [1970, 1, 3, 0, 0, 0], [2038, 2, 1, 12, 0, 0]] {
+        for date in [
+            [2026, 11, 24, 2, 27, 10],
+            [1970, 1, 3, 0, 0, 0],
+            [2038, 2, 1, 12, 0, 0],
+        ] {
             let mut text = Vec::new();
             push_time(&mut text, seconds_of_date(date).unwrap());
             let [year, month, day, hour, minute, second] = date;
-            let expected = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
+            let expected =
+                format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
             assert_eq!(String::from_utf8(text).unwrap(), expected);
         }
     }
@@ -88,7 +100,8 @@ mod tests {
         let mut out = Vec::new();
         push_date(&mut out);
         let date = String::from_utf8(out).unwrap();
-        let shape = regex::Regex::new(r"^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d \S+$");
+        let shape =
+            regex::Regex::new(r"^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d \S+$");
         assert!(shape.unwrap().is_match(&date), "{date}");
     }
 }

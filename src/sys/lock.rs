@@ -4,6 +4,7 @@
 //! when any descriptor of the file is closed in the process: so the file is
 //! opened once and kept open.
 
+use std::cell::OnceCell;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,42 +21,72 @@ pub enum Claim {
     Commit,
 }
 
-/// The lock file of a database directory.
+/// A file to lock, opened when it is first needed.
 #[derive(Debug)]
 pub struct LockFile {
-    file: File,
     path: PathBuf,
+    mode: u32,
+    file: OnceCell<File>,
 }
 
 impl LockFile {
-    /// Opens the file, and makes it if it is missing. A symbolic link is
-    /// refused.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)?;
-        Ok(LockFile { file, path: path.to_owned() })
+    /// A lock file that is made with this mode if it is missing. A symbolic
+    /// link is refused.
+    pub fn new(path: PathBuf, mode: u32) -> Self {
+        LockFile {
+            path,
+            mode,
+            file: OnceCell::new(),
+        }
     }
 
     /// Opens the same path again: the file may have been replaced.
     pub fn reopen(&mut self) -> io::Result<()> {
-        *self = LockFile::open(&self.path)?;
-        Ok(())
+        self.file = OnceCell::new();
+        self.file().map(|_| ())
     }
 
-    /// The open file, to change its owner.
-    pub fn file(&self) -> &File {
-        &self.file
+    /// The path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open file.
+    pub fn file(&self) -> io::Result<&File> {
+        if self.file.get().is_none() {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(self.mode)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&self.path)?;
+            // Nobody else could have set it: the cell is not shared.
+            let _ = self.file.set(file);
+        }
+        self.file
+            .get()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    /// For a child: the same open file. The parent's locks stay with the
+    /// parent.
+    pub fn for_child(&self) -> io::Result<Self> {
+        let file = self.file()?.try_clone()?;
+        Ok(LockFile {
+            path: self.path.clone(),
+            mode: self.mode,
+            file: OnceCell::from(file),
+        })
     }
 
     /// Takes a lock if it is free; false if another process has it.
     pub fn try_lock(&self, claim: Claim) -> io::Result<bool> {
-        match fcntl(&self.file, FcntlArg::F_SETLK(&flock(claim, libc::F_WRLCK as i16))) {
+        match fcntl(
+            self.file()?,
+            FcntlArg::F_SETLK(&flock(claim, libc::F_WRLCK as i16)),
+        ) {
             Ok(_) => Ok(true),
             Err(nix::Error::EACCES | nix::Error::EAGAIN) => Ok(false),
             Err(error) => Err(error.into()),
@@ -65,7 +96,10 @@ impl LockFile {
     /// Takes a lock and waits for it.
     pub fn lock(&self, claim: Claim) -> io::Result<()> {
         loop {
-            match fcntl(&self.file, FcntlArg::F_SETLKW(&flock(claim, libc::F_WRLCK as i16))) {
+            match fcntl(
+                self.file()?,
+                FcntlArg::F_SETLKW(&flock(claim, libc::F_WRLCK as i16)),
+            ) {
                 Ok(_) => return Ok(()),
                 Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(error.into()),
@@ -75,14 +109,17 @@ impl LockFile {
 
     /// Gives a lock back.
     pub fn unlock(&self, claim: Claim) -> io::Result<()> {
-        fcntl(&self.file, FcntlArg::F_SETLK(&flock(claim, libc::F_UNLCK as i16)))?;
+        fcntl(
+            self.file()?,
+            FcntlArg::F_SETLK(&flock(claim, libc::F_UNLCK as i16)),
+        )?;
         Ok(())
     }
 
     /// The process that has a lock; `None` if it is free or ours.
     pub fn holder(&self, claim: Claim) -> io::Result<Option<i32>> {
         let mut lock = flock(claim, libc::F_WRLCK as i16);
-        fcntl(&self.file, FcntlArg::F_GETLK(&mut lock))?;
+        fcntl(self.file()?, FcntlArg::F_GETLK(&mut lock))?;
         Ok((lock.l_type != libc::F_UNLCK as i16).then_some(lock.l_pid))
     }
 }

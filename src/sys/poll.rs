@@ -18,9 +18,15 @@ pub struct Interest {
 
 impl Interest {
     /// Input only.
-    pub const INPUT: Interest = Interest { input: true, output: false };
+    pub const INPUT: Interest = Interest {
+        input: true,
+        output: false,
+    };
     /// Nothing: only that the peer is gone.
-    pub const NONE: Interest = Interest { input: false, output: false };
+    pub const NONE: Interest = Interest {
+        input: false,
+        output: false,
+    };
 }
 
 /// What has happened to a descriptor.
@@ -40,7 +46,11 @@ pub struct PollSet {
     places: Vec<libc::pollfd>,
 }
 
-const EMPTY: libc::pollfd = libc::pollfd { fd: -1, events: 0, revents: 0 };
+const EMPTY: libc::pollfd = libc::pollfd {
+    fd: -1,
+    events: 0,
+    revents: 0,
+};
 
 impl PollSet {
     /// Puts a descriptor at a place, replacing the one there. Whoever closes it
@@ -59,7 +69,11 @@ impl PollSet {
         let fd = descriptor.as_fd().as_raw_fd();
         // What has been seen of this descriptor stays until the next wait.
         let revents = self.places[place].revents;
-        self.places[place] = libc::pollfd { fd, events, revents };
+        self.places[place] = libc::pollfd {
+            fd,
+            events,
+            revents,
+        };
     }
 
     /// Takes the descriptor off a place.
@@ -98,7 +112,9 @@ impl PollSet {
 
     /// What the last wait saw at a place.
     pub fn readiness(&self, place: usize) -> Readiness {
-        let Some(place) = self.places.get(place) else { return Readiness::default() };
+        let Some(place) = self.places.get(place) else {
+            return Readiness::default();
+        };
         let has = |events: i16| place.revents & events != 0;
         Readiness {
             input: has(libc::POLLIN),

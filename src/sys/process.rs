@@ -82,7 +82,11 @@ pub fn find_identity(user: &str, group: Option<&str>) -> Result<Identity, String
             None => find_group("nogroup")?.unwrap_or(found.gid),
         },
     };
-    Ok(Identity { name: found.name, uid: found.uid, gid })
+    Ok(Identity {
+        name: found.name,
+        uid: found.uid,
+        gid,
+    })
 }
 
 fn find_user(user: &str) -> Result<Option<User>, String> {
@@ -103,6 +107,20 @@ fn find_group(group: &str) -> Result<Option<Gid>, String> {
     }
 }
 
+/// Who this process is.
+pub fn current_identity() -> Result<Identity, String> {
+    let uid = Uid::effective();
+    let name = match User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    };
+    Ok(Identity {
+        name,
+        uid,
+        gid: Gid::effective(),
+    })
+}
+
 /// True if this process has root's privileges.
 pub fn is_root() -> bool {
     Uid::effective().is_root()
@@ -116,7 +134,10 @@ pub fn become_user(identity: &Identity) -> Result<(), String> {
         if Uid::effective() == identity.uid {
             return Ok(());
         }
-        return Err(format!("cannot become user \"{}\": not started as root", identity.name));
+        return Err(format!(
+            "cannot become user \"{}\": not started as root",
+            identity.name
+        ));
     }
     if identity.uid.is_root() {
         return Err("refusing to run as root".to_string());
@@ -131,7 +152,10 @@ pub fn become_user(identity: &Identity) -> Result<(), String> {
     nix::unistd::setgid(identity.gid).map_err(|error| format!("setgid: {error}"))?;
     nix::unistd::setuid(identity.uid).map_err(|error| format!("setuid: {error}"))?;
     if nix::unistd::setuid(Uid::from_raw(0)).is_ok() || Uid::effective().is_root() {
-        return Err(format!("root is still reachable from user \"{}\"", identity.name));
+        return Err(format!(
+            "root is still reachable from user \"{}\"",
+            identity.name
+        ));
     }
     Ok(())
 }
@@ -158,10 +182,13 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     }
 }
 
-/// Makes standard input, output and error /dev/null.
-pub fn close_stdio() -> io::Result<()> {
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    for descriptor in 0..3 {
+/// Makes standard input, output and, unless it is kept, error /dev/null.
+pub fn close_stdio(keep_stderr: bool) -> io::Result<()> {
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    for descriptor in 0..if keep_stderr { 2 } else { 3 } {
         // SAFETY: dup2 onto the standard descriptors, which no object of this
         // program owns.
         if unsafe { libc::dup2(null.as_raw_fd(), descriptor) } < 0 {

@@ -26,13 +26,18 @@ impl Signals {
         let (wake, write_end) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         write_end.set_nonblocking(true)?;
-        let mut own = Signals { wake, flags: Vec::new(), registered: Vec::new() };
+        let mut own = Signals {
+            wake,
+            flags: Vec::new(),
+            registered: Vec::new(),
+        };
         for &signal in signals {
             let flag = Arc::new(AtomicBool::new(false));
             // The flag first: it must be set when the octet arrives.
             let id = signal_hook::flag::register(signal as i32, Arc::clone(&flag))?;
             own.registered.push(id);
-            own.registered.push(pipe::register(signal as i32, write_end.try_clone()?)?);
+            own.registered
+                .push(pipe::register(signal as i32, write_end.try_clone()?)?);
             own.flags.push((signal, flag));
         }
         Ok(own)
@@ -43,7 +48,11 @@ impl Signals {
         let mut octets = [0; 64];
         while matches!((&self.wake).read(&mut octets), Ok(n) if n > 0) {}
         let came = |(_, flag): &&(Signal, Arc<AtomicBool>)| flag.swap(false, Ordering::Relaxed);
-        self.flags.iter().filter(came).map(|&(signal, _)| signal).collect()
+        self.flags
+            .iter()
+            .filter(came)
+            .map(|&(signal, _)| signal)
+            .collect()
     }
 }
 
@@ -68,7 +77,11 @@ pub struct Blocked(SigSet);
 /// Holds back all signals of this process.
 pub fn block_all() -> io::Result<Blocked> {
     let mut before = SigSet::empty();
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), Some(&mut before))?;
+    sigprocmask(
+        SigmaskHow::SIG_BLOCK,
+        Some(&SigSet::all()),
+        Some(&mut before),
+    )?;
     Ok(Blocked(before))
 }
 

@@ -37,7 +37,10 @@ pub fn all() -> Vec<Dialogue> {
 
 /// The dialogues that do not depend on the time of day.
 pub fn without_clock() -> Vec<Dialogue> {
-    all().into_iter().filter(|dialogue| !dialogue.needs_clock).collect()
+    all()
+        .into_iter()
+        .filter(|dialogue| !dialogue.needs_clock)
+        .collect()
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
@@ -48,12 +51,18 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     packed.push(".gz");
     let packed = fs::read(packed).ok()?;
     let mut content = Vec::new();
-    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut content).unwrap();
+    flate2::read::GzDecoder::new(&packed[..])
+        .read_to_end(&mut content)
+        .unwrap();
     Some(content)
 }
 
 fn lines(content: &[u8]) -> Vec<Vec<u8>> {
-    content.split(|&b| b == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
+    content
+        .split(|&b| b == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 impl Dialogue {
@@ -65,7 +74,9 @@ impl Dialogue {
         let mut replies = split_replies(&replies).into_iter();
         let replies = requests
             .iter()
-            .map(|request| expects_reply(request).then(|| replies.next().expect("a reply is missing")))
+            .map(|request| {
+                expects_reply(request).then(|| replies.next().expect("a reply is missing"))
+            })
             .collect();
         Dialogue {
             name: path.file_name().unwrap().to_str().unwrap().to_string(),
@@ -74,7 +85,10 @@ impl Dialogue {
             path: path.to_owned(),
             requests,
             replies,
-            log: lines(&file("log")).iter().map(|line| decode_log(line)).collect(),
+            log: lines(&file("log"))
+                .iter()
+                .map(|line| decode_log(line))
+                .collect(),
             needs_clock: path.join("clock").exists(),
         }
     }
@@ -101,7 +115,10 @@ impl Dialogue {
                 .into_iter()
                 .map(|line| {
                     let tab = line.iter().rposition(|&b| b == b'\t').unwrap();
-                    (line[..tab].to_vec(), self.comparable(database, &line[tab + 1..]))
+                    (
+                        line[..tab].to_vec(),
+                        self.comparable(database, &line[tab + 1..]),
+                    )
                 })
                 .collect(),
         )

@@ -105,7 +105,7 @@ fn compaction_keeps_the_records_and_gives_back_the_space() {
 fn nobody_may_be_there_during_a_compaction() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), &[(Database::Clients, b"192.0.2.1", b"5,6")]);
-    let lock = LockFile::open(&dir.path().join("postgrey.lock")).unwrap();
+    let lock = LockFile::new(dir.path().join("postgrey.lock"), 0o600);
     assert!(lock.try_lock(Claim::Daemon).unwrap());
     let said = ctl(dir.path(), &["compact"]).failed(2);
     let own = format!(

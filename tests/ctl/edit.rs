@@ -150,7 +150,7 @@ fn an_edit_waits_for_a_commit_and_then_says_whose() {
     use postgrey::sys::lock::{Claim, LockFile};
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), NOTHING);
-    let lock = LockFile::open(&dir.path().join("postgrey.lock")).unwrap();
+    let lock = LockFile::new(dir.path().join("postgrey.lock"), 0o600);
     assert!(lock.try_lock(Claim::Commit).unwrap());
     std::thread::scope(|scope| {
         let edit = scope.spawn(|| ctl(dir.path(), &["add", "client", "192.0.2.1"]));

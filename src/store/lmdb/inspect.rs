@@ -47,7 +47,9 @@ impl LmdbStore {
             let info = environment.info().map_err(failed("mdb_env_info"))?;
             let stat = environment.stat().map_err(failed("mdb_env_stat"))?;
             let free_pages = environment.freelist().map_err(failed("freelist"))?;
-            let transaction = environment.begin_ro_txn().map_err(failed("mdb_txn_begin"))?;
+            let transaction = environment
+                .begin_ro_txn()
+                .map_err(failed("mdb_txn_begin"))?;
             let mut records = [0; 3];
             for database in Database::ALL {
                 let handle = open.databases[database as usize].dbi();
@@ -55,7 +57,10 @@ impl LmdbStore {
                 // valid; transaction and handle belong to the open environment.
                 let (status, stat) = unsafe {
                     let mut stat: lmdb_sys::MDB_stat = std::mem::zeroed();
-                    (lmdb_sys::mdb_stat(transaction.txn(), handle, &raw mut stat), stat)
+                    (
+                        lmdb_sys::mdb_stat(transaction.txn(), handle, &raw mut stat),
+                        stat,
+                    )
                 };
                 if status != 0 {
                     let error = lmdb::Error::from_err_code(status);
@@ -86,7 +91,10 @@ impl LmdbStore {
                 lmdb_sys::mdb_reader_list(open.environment.env(), Some(push_message), context)
             };
             if status < 0 {
-                return Err(Failure::Call("mdb_reader_list", lmdb::Error::from_err_code(status)));
+                return Err(Failure::Call(
+                    "mdb_reader_list",
+                    lmdb::Error::from_err_code(status),
+                ));
             }
             Ok(readers_in(&String::from_utf8_lossy(&text)))
         })
@@ -107,7 +115,10 @@ impl LmdbStore {
             if status == 0 {
                 return Ok(());
             }
-            Err(Failure::Call("mdb_env_copy", lmdb::Error::from_err_code(status)))
+            Err(Failure::Call(
+                "mdb_env_copy",
+                lmdb::Error::from_err_code(status),
+            ))
         })
     }
 }
@@ -164,12 +175,22 @@ mod tests {
         assert_eq!(space.records, [0, 2, 0]);
         assert_eq!(space.map_size, 1 << 22);
         assert!(space.used_pages > 2 && space.free_pages <= space.used_pages);
-        store.scan(Database::Clients, None, &mut |_| ControlFlow::Break(())).unwrap();
+        store
+            .scan(Database::Clients, None, &mut |_| ControlFlow::Break(()))
+            .unwrap();
         let readers = store.readers().unwrap();
         let own = std::process::id() as i32;
-        assert_eq!(readers, [Reader { pid: own, transaction: None }]);
+        assert_eq!(
+            readers,
+            [Reader {
+                pid: own,
+                transaction: None
+            }]
+        );
         let other = tempfile::tempdir().unwrap();
-        store.copy_to(&File::create(other.path().join("data.mdb")).unwrap()).unwrap();
+        store
+            .copy_to(&File::create(other.path().join("data.mdb")).unwrap())
+            .unwrap();
         let mut copy = LmdbStore::new(options(other.path()));
         assert_eq!(copy.space().unwrap().records, [0, 2, 0]);
     }
@@ -178,8 +199,14 @@ mod tests {
     fn the_list_of_readers_is_understood() {
         let text = "    pid     thread     txnid\n      12 7f00aa 345\n      13 7f00ab -\n";
         let readers = [
-            Reader { pid: 12, transaction: Some(345) },
-            Reader { pid: 13, transaction: None },
+            Reader {
+                pid: 12,
+                transaction: Some(345),
+            },
+            Reader {
+                pid: 13,
+                transaction: None,
+            },
         ];
         assert_eq!(readers_in(text), readers);
         assert_eq!(readers_in("(no active readers)\n"), []);

@@ -1,0 +1,461 @@
+//! S25R: which client names look like a line that is no mail server.
+//!
+//! Decides, in front of everything that needs the store, whether a client may
+//! pass because its reverse name looks like a server's (`--s25r`). The rules
+//! are the published ones, numbered as published, so that a log line, the
+//! Postfix table `permit_client_nots25r` and s25r(7) speak of the same thing.
+//! Exceptions (`--s25r-except=FILE`) are asked first, in the order of the
+//! file, as Postfix asks the lines of its table.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+
+/// The published rules; the index is the number of the rule.
+///
+/// They are applied to the client name in lower case, and the first that
+/// matches makes the client suspicious. Rule 0 is the name that Postfix gives
+/// to a client without a (confirmed) reverse name.
+pub const RULES: [&str; 7] = [
+    r"^unknown$",
+    r"^[^.]*[0-9][^0-9.]+[0-9].*\.",
+    r"^[^.]*[0-9]{5}",
+    r"^([^.]+\.)?[0-9][^.]*\.[^.]+\..+\.[a-z]",
+    r"^[^.]*[0-9]\.[^.]*[0-9]-[0-9]",
+    r"^[^.]*[0-9]\.[^.]*[0-9]\.[^.]+\..+\.",
+    r"^(dhcp|dialup|ppp|[achrsvx]?dsl)[^.]*[0-9]",
+];
+
+#[allow(clippy::expect_used)]
+static COMPILED: LazyLock<RegexSet> = LazyLock::new(|| {
+    RegexSetBuilder::new(RULES)
+        .unicode(false)
+        .build()
+        .expect("the rules are constants, and a test compiles them")
+});
+
+/// The number of the first rule that `client_name` matches, `None` if it looks
+/// like the name of a server.
+///
+/// Upper and lower case are the same. An empty name, which Postfix never
+/// sends, counts as unknown: rule 0.
+pub fn suspicious_rule(client_name: &[u8]) -> Option<u8> {
+    if client_name.is_empty() {
+        return Some(0);
+    }
+    let name = client_name.to_ascii_lowercase();
+    let first = COMPILED.matches(&name).iter().next()?;
+    u8::try_from(first).ok()
+}
+
+/// What a line of an exceptions file says about the names it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// `suspicious`: to be greylisted, whatever the rules say.
+    Suspicious,
+    /// `ok`: let through, whatever the rules say.
+    Ok,
+}
+
+/// A line of an exceptions file that was left out, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// The file, as given.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} line {}: {}", self.file, self.line, self.why)
+    }
+}
+
+/// Why a client is suspicious, or why it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason<'a> {
+    /// The rule of this number matches.
+    Rule(u8),
+    /// No rule matches.
+    NoRule,
+    /// The line `line` of the exceptions file `file` says so.
+    Exception {
+        /// The file, as given.
+        file: &'a str,
+        /// The line, from 1.
+        line: usize,
+    },
+}
+
+/// Names that the rules judge wrongly, in the order of their files.
+#[derive(Clone, Debug, Default)]
+pub struct Exceptions {
+    files: Vec<String>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    pattern: Pattern,
+    verdict: Verdict,
+    file: usize,
+    line: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Pattern {
+    /// A domain in lower case: itself and what is below it.
+    Domain(Vec<u8>),
+    Regex(Regex),
+}
+
+impl Pattern {
+    fn matches(&self, name: &[u8]) -> bool {
+        match self {
+            Pattern::Regex(regex) => regex.is_match(name),
+            Pattern::Domain(domain) => name.strip_suffix(domain.as_slice()).is_some_and(|head| {
+                // "ample.com" must not match "example.com".
+                head.is_empty() || head.ends_with(b".")
+            }),
+        }
+    }
+}
+
+impl Exceptions {
+    /// Adds the lines of `text`, the content of `file`, behind those that are
+    /// there, and returns a complaint for each line that is left out.
+    ///
+    /// A line is a domain or a `/regular expression/`, blanks, and the word
+    /// `suspicious` or `ok`; see s25r(7). Empty lines and everything from a
+    /// `#` that is not part of a regular expression are ignored.
+    pub fn add_file(&mut self, file: &str, text: &[u8]) -> Vec<Complaint> {
+        let number = self.files.len();
+        self.files.push(file.to_owned());
+        let mut complaints = Vec::new();
+        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+            match parse_line(line) {
+                Ok(None) => {}
+                Ok(Some((pattern, verdict))) => self.entries.push(Entry {
+                    pattern,
+                    verdict,
+                    file: number,
+                    line: index + 1,
+                }),
+                Err(why) => complaints.push(Complaint {
+                    file: file.to_owned(),
+                    line: index + 1,
+                    why,
+                }),
+            }
+        }
+        complaints
+    }
+
+    /// Whether `client_name` is suspicious, and why: the first exception that
+    /// matches decides, else the rules.
+    pub fn judge(&self, client_name: &[u8]) -> (Verdict, Reason<'_>) {
+        let name = client_name.to_ascii_lowercase();
+        let found = self.entries.iter().find(|e| e.pattern.matches(&name));
+        if let Some(entry) = found {
+            let reason = Reason::Exception {
+                file: &self.files[entry.file],
+                line: entry.line,
+            };
+            return (entry.verdict, reason);
+        }
+        match suspicious_rule(&name) {
+            Some(rule) => (Verdict::Suspicious, Reason::Rule(rule)),
+            None => (Verdict::Ok, Reason::NoRule),
+        }
+    }
+
+    /// True if `client_name` is to be greylisted.
+    pub fn is_suspicious(&self, client_name: &[u8]) -> bool {
+        self.judge(client_name).0 == Verdict::Suspicious
+    }
+
+    /// The number of exceptions.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True if there is no exception: the rules alone decide.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// The pattern and the verdict of a line, `None` for a line without either.
+fn parse_line(line: &[u8]) -> Result<Option<(Pattern, Verdict)>, String> {
+    let line = line.trim_ascii();
+    if line.is_empty() || line.starts_with(b"#") {
+        return Ok(None);
+    }
+    let (pattern, rest) = match line.strip_prefix(b"/") {
+        Some(body) => {
+            let (regex, rest) = split_regex(body)?;
+            (Pattern::Regex(compile(regex)?), rest)
+        }
+        None => {
+            let end = line
+                .iter()
+                .position(|b| b.is_ascii_whitespace() || *b == b'#')
+                .unwrap_or(line.len());
+            let (domain, rest) = line.split_at(end);
+            (parse_domain(domain)?, rest)
+        }
+    };
+    let rest = rest.split(|b| *b == b'#').next().unwrap_or_default();
+    let verdict = match rest.trim_ascii().to_ascii_lowercase().as_slice() {
+        b"suspicious" => Verdict::Suspicious,
+        b"ok" => Verdict::Ok,
+        b"" => return Err("'suspicious' or 'ok' is missing behind the pattern".into()),
+        word => {
+            let word = String::from_utf8_lossy(word).escape_debug().to_string();
+            return Err(format!("'{word}' is neither 'suspicious' nor 'ok'"));
+        }
+    };
+    Ok(Some((pattern, verdict)))
+}
+
+/// Splits behind the first `/` that has no backslash in front of it.
+fn split_regex(body: &[u8]) -> Result<(&[u8], &[u8]), String> {
+    let mut escaped = false;
+    for (index, byte) in body.iter().enumerate() {
+        match byte {
+            b'/' if !escaped => return Ok((&body[..index], &body[index + 1..])),
+            _ => escaped = *byte == b'\\' && !escaped,
+        }
+    }
+    Err("the regular expression does not end with '/'".into())
+}
+
+fn compile(regex: &[u8]) -> Result<Regex, String> {
+    if regex.is_empty() {
+        return Err("the regular expression is empty".into());
+    }
+    let text = std::str::from_utf8(regex)
+        .map_err(|_| "the regular expression is not UTF-8".to_owned())?
+        .replace(r"\/", "/");
+    RegexBuilder::new(&text)
+        .case_insensitive(true)
+        .unicode(false)
+        .build()
+        .map_err(|error| format!("bad regular expression: {}", last_line(&error)))
+}
+
+/// The crate draws the place of a mistake on several lines; the log wants one.
+fn last_line(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().last().unwrap_or_default().trim();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+fn parse_domain(domain: &[u8]) -> Result<Pattern, String> {
+    let is_name = domain
+        .split(|byte| *byte == b'.')
+        .all(|label| !label.is_empty() && label.iter().all(|b| is_name_byte(*b)));
+    if is_name {
+        return Ok(Pattern::Domain(domain.to_ascii_lowercase()));
+    }
+    let shown = String::from_utf8_lossy(domain).escape_debug().to_string();
+    Err(format!(
+        "'{shown}' is neither a domain nor a /regular expression/"
+    ))
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each name with the rule that must be the first to match.
+    const SUSPICIOUS: [(&str, u8); 16] = [
+        ("unknown", 0),
+        ("UNKNOWN", 0),
+        ("", 0),
+        ("220-139-165-188.dynamic.example.net", 1),
+        ("a12b34.example.com", 1),
+        ("pool1x2.example.com", 1),
+        ("YAHOOBB219183.isp.example", 2),
+        ("host12345", 2),
+        ("d5b2c3.s34567.x.example", 1),
+        ("123.pool.example.net", 3),
+        ("host.3abc.isp.example.net", 3),
+        ("wbar9.chi1-4-11.example.net", 4),
+        ("d1.host2.isp.example.net", 5),
+        ("dhcp7.example.com", 6),
+        ("DialUp-x9.example.com", 6),
+        ("xdsl9.example.com", 6),
+    ];
+
+    #[test]
+    fn each_rule_is_the_first_for_its_names() {
+        for (name, rule) in SUSPICIOUS {
+            assert_eq!(suspicious_rule(name.as_bytes()), Some(rule), "{name}");
+        }
+    }
+
+    #[test]
+    fn each_rule_has_a_name_of_its_own() {
+        for rule in 0..RULES.len() {
+            let rule = u8::try_from(rule).unwrap();
+            assert!(SUSPICIOUS.iter().any(|(_, r)| *r == rule), "rule {rule}");
+        }
+    }
+
+    #[test]
+    fn servers_pass() {
+        for name in [
+            "mail.example.com",
+            "mx1.example.com",
+            "mail-12.example.com",
+            "out-1234.example.com",
+            "smtp2.example.co.jp",
+            "mx1.dc2.example",
+            "mail.3com.example",
+            "unknown.example.com",
+            "ppp.example.com",
+            "localhost",
+            "\u{fc}ber.example",
+        ] {
+            assert_eq!(suspicious_rule(name.as_bytes()), None, "{name}");
+        }
+        assert_eq!(suspicious_rule(b"\xff\xfe.example"), None);
+    }
+
+    #[test]
+    fn limits_of_the_rules() {
+        // Rule 2 needs five figures in a row, and in the first label.
+        assert_eq!(suspicious_rule(b"a1234.example.com"), None);
+        assert_eq!(suspicious_rule(b"a.b12345.example.com"), None);
+        // Rule 1 looks at the first label only, and needs a dot somewhere.
+        assert_eq!(suspicious_rule(b"a1b2"), None);
+        assert_eq!(suspicious_rule(b"mail.a1b2.example.com"), None);
+        // Rule 3: a label that begins with a figure, three or more behind it,
+        // the last of which begins with a letter: so no address matches.
+        assert_eq!(suspicious_rule(b"1.example.com"), None);
+        assert_eq!(suspicious_rule(b"1.a.example.com"), Some(3));
+        assert_eq!(suspicious_rule(b"192.0.2.1"), None);
+        // Rule 6 is anchored: a prefix of the host name, with a figure.
+        assert_eq!(suspicious_rule(b"my-ppp1.example.com"), None);
+        assert_eq!(suspicious_rule(b"bdsl1.example.com"), None);
+    }
+
+    fn exceptions(text: &str) -> Exceptions {
+        let mut exceptions = Exceptions::default();
+        assert_eq!(exceptions.add_file("F", text.as_bytes()), []);
+        exceptions
+    }
+
+    #[test]
+    fn exceptions_go_before_the_rules() {
+        let e = exceptions(
+            "# a comment\n\n\
+             example.com ok # its servers have figures\r\n\
+             /^adsl-[a-z]+\\./\tSuspicious\n\
+             unknown OK\n",
+        );
+        assert_eq!(e.len(), 3);
+        let ok = |line| (Verdict::Ok, Reason::Exception { file: "F", line });
+        assert_eq!(e.judge(b"a1b2.Example.com"), ok(3));
+        assert_eq!(e.judge(b"example.com"), ok(3));
+        assert_eq!(e.judge(b"unknown"), ok(5));
+        assert_eq!(
+            e.judge(b"ADSL-abc.example.net"),
+            (
+                Verdict::Suspicious,
+                Reason::Exception { file: "F", line: 4 }
+            )
+        );
+        assert_eq!(
+            e.judge(b"a1b2.badexample.com"),
+            (Verdict::Suspicious, Reason::Rule(1))
+        );
+        assert_eq!(e.judge(b"mail.example.org"), (Verdict::Ok, Reason::NoRule));
+    }
+
+    #[test]
+    fn the_first_exception_decides_across_files() {
+        let mut e = exceptions("mail.example.com suspicious\nexample.com ok\n");
+        assert_eq!(e.add_file("G", b"example.com suspicious\n"), []);
+        assert!(e.is_suspicious(b"mail.example.com"));
+        assert!(!e.is_suspicious(b"a1b2.example.com"));
+    }
+
+    #[test]
+    fn no_exception_leaves_it_to_the_rules() {
+        let e = exceptions("");
+        assert!(e.is_empty());
+        assert!(e.is_suspicious(b"unknown"));
+        assert!(!e.is_suspicious(b"mail.example.com"));
+    }
+
+    #[test]
+    fn regular_expressions_may_hold_slashes_blanks_and_hashes() {
+        let e = exceptions("/a\\/b #c/ suspicious\n/[[:digit:]]x\\\\/ ok\n");
+        assert!(e.is_suspicious(b"a/b #c"));
+        assert!(!e.is_suspicious(b"1x\\.example"));
+    }
+
+    #[test]
+    fn a_bad_line_is_left_out_with_file_line_and_reason() {
+        let cases: [(&[u8], &str); 10] = [
+            (
+                b"example.com",
+                "'suspicious' or 'ok' is missing behind the pattern",
+            ),
+            (
+                b"example.com # ok",
+                "'suspicious' or 'ok' is missing behind the pattern",
+            ),
+            (
+                b"example.com maybe",
+                "'maybe' is neither 'suspicious' nor 'ok'",
+            ),
+            (
+                b"example.com ok ok",
+                "'ok ok' is neither 'suspicious' nor 'ok'",
+            ),
+            (
+                b".example.com ok",
+                "'.example.com' is neither a domain nor a /regular expression/",
+            ),
+            (
+                b"b\xfcro.example ok",
+                "'b\u{fffd}ro.example' is neither a domain nor a /regular expression/",
+            ),
+            (b"/open ok", "the regular expression does not end with '/'"),
+            (b"// ok", "the regular expression is empty"),
+            (b"/a\xff/ ok", "the regular expression is not UTF-8"),
+            (b"/(/ ok", "bad regular expression: unclosed group"),
+        ];
+        for (line, why) in cases {
+            let mut e = Exceptions::default();
+            let text = [b"ok.example ok\n", line, b"\nlast.example ok"].concat();
+            let complaints = e.add_file("/etc/x", &text);
+            assert_eq!(complaints.len(), 1, "{why}");
+            assert_eq!(complaints[0].to_string(), format!("/etc/x line 2: {why}"));
+            assert_eq!(e.len(), 2, "the other lines are kept");
+        }
+    }
+
+    #[test]
+    fn look_around_is_refused_in_one_line() {
+        let mut e = Exceptions::default();
+        let complaints = e.add_file("F", b"/(?=a)b/ ok");
+        assert_eq!(complaints.len(), 1);
+        assert!(
+            !complaints[0].to_string().contains('\n'),
+            "{}",
+            complaints[0]
+        );
+    }
+}

@@ -1,0 +1,433 @@
+//! How commands are committed: by the writer for all workers at once, or here.
+//!
+//! A worker sends the commands of one turn to the writer in few datagrams and
+//! goes on. The short cut: a worker that was alone in its last commit, has
+//! nothing under way and gets the lock at once commits by itself; so does a
+//! spawned session always, and a worker whose writer is silent. A command is
+//! tried twice, then its request is answered without the store.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::counters::{Counter, Counters};
+use super::datagram::{Answers, MAX_DATAGRAM, Parcel, TAG_LEN, Tag};
+use super::shared::Shared;
+use crate::log::Log;
+use crate::policy::command::{Command, Outcome};
+use crate::policy::rules::Rules;
+use crate::store::lmdb::LmdbStore;
+use crate::store::{Store, StoreError};
+use crate::sys::lock::{Claim, LockFile};
+
+/// How long the writer may take before a worker helps itself.
+pub const WRITER_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a command is tried.
+const MOST_TRIES: u8 = 2;
+
+/// The end of a worker's conversation with the writer.
+pub struct WriterLink {
+    /// Commands go in here; all workers share it.
+    pub to_writer: UnixDatagram,
+    /// Outcomes come out here; each worker has its own.
+    pub from_writer: UnixDatagram,
+    /// The worker's place.
+    pub worker: u8,
+    /// Tells this process from its predecessors at the same place.
+    pub incarnation: u32,
+}
+
+/// A command on its way.
+struct Traveller {
+    owner: u64,
+    command: Vec<u8>,
+    since: Instant,
+    tries: u8,
+    is_sent: bool,
+}
+
+/// A command that is done, by its owner; `None` if the store failed.
+pub type Done = (u64, Option<Outcome>);
+
+/// Commits the commands of a process.
+pub struct Committer {
+    store: LmdbStore,
+    lock: LockFile,
+    /// Which opening of the store the lock file belongs to.
+    opening: u64,
+    link: Option<WriterLink>,
+    was_alone: bool,
+    /// Commands under way; the first has the tag `first_tag`.
+    travellers: VecDeque<Option<Traveller>>,
+    first_tag: Tag,
+    /// Buffers of commands that are done, for those to come.
+    spare: Vec<Vec<u8>>,
+    log: Rc<Log>,
+    shared: Shared,
+}
+
+impl Committer {
+    /// A committer over a store; without a link it commits everything itself.
+    pub fn new(
+        store: LmdbStore,
+        lock: LockFile,
+        link: Option<WriterLink>,
+        log: Rc<Log>,
+        shared: Shared,
+    ) -> Self {
+        let opening = store.openings();
+        Committer {
+            store,
+            lock,
+            opening,
+            link,
+            was_alone: true,
+            travellers: VecDeque::new(),
+            first_tag: 0,
+            spare: Vec::new(),
+            log,
+            shared,
+        }
+    }
+
+    /// The store, for reading.
+    pub fn store(&mut self) -> &mut LmdbStore {
+        &mut self.store
+    }
+
+    /// The link, to wait for.
+    pub fn link(&self) -> Option<&WriterLink> {
+        self.link.as_ref()
+    }
+
+    /// True if commands are under way.
+    pub fn is_busy(&self) -> bool {
+        !self.travellers.is_empty()
+    }
+
+    /// True if commands are left that the writer's queue did not take.
+    pub fn has_unsent(&self) -> bool {
+        self.travellers
+            .iter()
+            .flatten()
+            .any(|traveller| !traveller.is_sent)
+    }
+
+    /// Takes a command; [`Committer::commit`] follows at the end of the turn.
+    /// The owner is what the caller knows it by.
+    pub fn push(&mut self, owner: u64, command: &[u8]) {
+        let mut buffer = self.spare.pop().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(command);
+        let since = Instant::now();
+        let traveller = Traveller {
+            owner,
+            command: buffer,
+            since,
+            tries: 1,
+            is_sent: false,
+        };
+        self.travellers.push_back(Some(traveller));
+    }
+
+    /// Commits what was pushed, or sends it to the writer.
+    pub fn commit(&mut self, rules: &Rules, done: &mut Vec<Done>) {
+        let is_first = self
+            .travellers
+            .iter()
+            .flatten()
+            .all(|traveller| !traveller.is_sent);
+        let may_commit = match &self.link {
+            None => self.lock_patiently(),
+            Some(_) => self.was_alone && is_first && self.try_lock(),
+        };
+        if may_commit {
+            self.commit_here(rules, done, |_| true);
+        } else if self.link.is_some() {
+            self.send();
+        } else {
+            self.give_up(done, |_| true);
+        }
+    }
+
+    /// False if another process has the lock.
+    fn lock(&mut self) -> io::Result<bool> {
+        if self.store.openings() != self.opening {
+            self.opening = self.store.openings();
+            self.lock.reopen()?;
+        }
+        self.lock.try_lock(Claim::Commit)
+    }
+
+    fn try_lock(&mut self) -> bool {
+        self.lock().unwrap_or_else(|error| {
+            self.log
+                .complain(&format!("cannot lock the database: {error}"));
+            false
+        })
+    }
+
+    /// Without a writer to turn to, waits for the lock, but not for ever.
+    fn lock_patiently(&mut self) -> bool {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(200);
+        loop {
+            match self.lock() {
+                Ok(true) => return true,
+                Ok(false) if start.elapsed() < PATIENCE => std::thread::sleep(pause),
+                Ok(false) => {
+                    self.log
+                        .complain("another process keeps the database locked");
+                    return false;
+                }
+                Err(error) => {
+                    self.log
+                        .complain(&format!("cannot lock the database: {error}"));
+                    return false;
+                }
+            }
+            pause = (pause * 2).min(Duration::from_millis(5));
+        }
+    }
+
+    /// Commits those under way for which `is_chosen`, under the lock that is
+    /// held, and gives it back.
+    fn commit_here(
+        &mut self,
+        rules: &Rules,
+        done: &mut Vec<Done>,
+        is_chosen: impl Fn(&Traveller) -> bool,
+    ) {
+        let chosen: Vec<usize> = (0..self.travellers.len())
+            .filter(|&index| self.travellers[index].as_ref().is_some_and(&is_chosen))
+            .collect();
+        let commands: Vec<Command> = chosen
+            .iter()
+            .filter_map(|&index| self.travellers[index].as_ref())
+            .filter_map(|traveller| Command::decode(&mut &traveller.command[..]))
+            .collect();
+        let result = apply_counted(&mut self.store, rules, &self.shared.counters, &commands);
+        drop(commands);
+        if self.store.take_has_grown() {
+            self.ask_for_expiry();
+        }
+        if let Err(error) = self.lock.unlock(Claim::Commit) {
+            self.log
+                .complain(&format!("cannot unlock the database: {error}"));
+        }
+        self.was_alone = true;
+        match result {
+            Ok(outcomes) => {
+                for (index, outcome) in chosen.into_iter().zip(outcomes) {
+                    self.finish(index, Some(outcome), done);
+                }
+            }
+            Err(error) => {
+                self.log.complain(&error.to_string());
+                for index in chosen {
+                    self.finish(index, None, done);
+                }
+            }
+        }
+        self.drop_finished();
+    }
+
+    /// The map was full: the writer may find something to remove. A datagram
+    /// without commands wakes it.
+    fn ask_for_expiry(&self) {
+        self.shared.want_expiry();
+        if let Some(link) = &self.link {
+            send_datagram(
+                &link.to_writer,
+                &Parcel::head(link.worker, link.incarnation),
+                &self.log,
+            );
+        }
+    }
+
+    fn finish(&mut self, index: usize, outcome: Option<Outcome>, done: &mut Vec<Done>) {
+        if let Some(traveller) = self.travellers.get_mut(index).and_then(Option::take) {
+            self.spare.push(traveller.command);
+            done.push((traveller.owner, outcome));
+        }
+    }
+
+    fn drop_finished(&mut self) {
+        while let Some(None) = self.travellers.front() {
+            self.travellers.pop_front();
+            self.first_tag += 1;
+        }
+    }
+
+    fn give_up(&mut self, done: &mut Vec<Done>, is_chosen: impl Fn(&Traveller) -> bool) {
+        for index in 0..self.travellers.len() {
+            if self.travellers[index].as_ref().is_some_and(&is_chosen) {
+                self.finish(index, None, done);
+            }
+        }
+        self.drop_finished();
+    }
+
+    /// Sends what is unsent; what the queue does not take stays for later.
+    pub fn send(&mut self) {
+        let Some(link) = &self.link else { return };
+        let head = Parcel::head(link.worker, link.incarnation);
+        let mut datagram = Vec::with_capacity(MAX_DATAGRAM);
+        let mut packed = Vec::new();
+        for index in 0..self.travellers.len() {
+            let Some(traveller) = &self.travellers[index] else {
+                continue;
+            };
+            if traveller.is_sent {
+                continue;
+            }
+            let length = TAG_LEN + traveller.command.len();
+            if datagram.len() + length > MAX_DATAGRAM && !self.send_packed(&datagram, &mut packed) {
+                return;
+            }
+            if packed.is_empty() {
+                datagram.clear();
+                datagram.extend_from_slice(&head);
+            }
+            let Some(traveller) = &self.travellers[index] else {
+                continue;
+            };
+            datagram.extend_from_slice(&(self.first_tag + index as u64).to_le_bytes());
+            datagram.extend_from_slice(&traveller.command);
+            packed.push(index);
+        }
+        self.send_packed(&datagram, &mut packed);
+    }
+
+    /// Sends a datagram and notes it of the commands in it; false if the queue
+    /// does not take it.
+    fn send_packed(&mut self, datagram: &[u8], packed: &mut Vec<usize>) -> bool {
+        let Some(link) = &self.link else { return false };
+        if packed.is_empty() {
+            return true;
+        }
+        if !send_datagram(&link.to_writer, datagram, &self.log) {
+            return false;
+        }
+        let now = Instant::now();
+        for index in packed.drain(..) {
+            if let Some(traveller) = &mut self.travellers[index] {
+                (traveller.is_sent, traveller.since) = (true, now);
+            }
+        }
+        true
+    }
+
+    /// Takes the outcomes that have come from the writer.
+    pub fn receive(&mut self, done: &mut Vec<Done>) {
+        let mut buffer = [0; MAX_DATAGRAM];
+        while let Some(link) = &self.link {
+            let Ok(length) = link.from_writer.recv(&mut buffer) else {
+                break;
+            };
+            let Some(answers) = Answers::of(&buffer[..length]) else {
+                continue;
+            };
+            if answers.incarnation != link.incarnation {
+                continue;
+            }
+            self.was_alone = answers.was_alone;
+            for (tag, outcome) in answers.iter() {
+                if let Some(index) = tag.checked_sub(self.first_tag) {
+                    self.finish(index as usize, outcome, done);
+                }
+            }
+            self.drop_finished();
+        }
+        if self.has_unsent() {
+            self.send();
+        }
+    }
+
+    /// The writer was replaced: what it may have taken along is sent again,
+    /// unless it was sent twice already.
+    pub fn send_again(&mut self, done: &mut Vec<Done>) {
+        self.give_up(done, |traveller| {
+            traveller.is_sent && traveller.tries >= MOST_TRIES
+        });
+        for traveller in self.travellers.iter_mut().flatten() {
+            if traveller.is_sent {
+                traveller.tries += 1;
+                traveller.is_sent = false;
+            }
+        }
+        self.send();
+    }
+
+    /// Looks after commands that the writer has had for too long.
+    pub fn look_after_overdue(&mut self, rules: &Rules, done: &mut Vec<Done>) {
+        let now = Instant::now();
+        let is_overdue =
+            |traveller: &Traveller| now.duration_since(traveller.since) >= WRITER_PATIENCE;
+        let overdue = self
+            .travellers
+            .iter()
+            .flatten()
+            .filter(|t| is_overdue(t))
+            .count();
+        if overdue == 0 {
+            return;
+        }
+        self.shared
+            .counters
+            .add(Counter::WriterSilent, overdue as u64);
+        self.log.complain("the writer is silent");
+        if self.try_lock() {
+            self.commit_here(rules, done, is_overdue);
+            // It may be back for the next ones.
+            self.was_alone = false;
+        } else {
+            self.give_up(done, is_overdue);
+        }
+    }
+
+    /// When to look after overdue commands next; `None` if none is under way.
+    pub fn deadline(&self) -> Option<Instant> {
+        let oldest = self
+            .travellers
+            .iter()
+            .flatten()
+            .map(|traveller| traveller.since)
+            .min();
+        oldest.map(|since| since + WRITER_PATIENCE)
+    }
+}
+
+/// Sends a datagram; false if the queue is full or the other end gone.
+fn send_datagram(socket: &UnixDatagram, datagram: &[u8], log: &Log) -> bool {
+    loop {
+        match socket.send(datagram) {
+            Ok(_) => return true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            // Some systems say so when the queue is full.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return false,
+            Err(error) => {
+                log.complain(&format!("cannot send to the writer: {error}"));
+                return false;
+            }
+        }
+    }
+}
+
+/// Applies commands in one transaction and counts it.
+pub fn apply_counted(
+    store: &mut dyn Store,
+    rules: &Rules,
+    counters: &Counters,
+    commands: &[Command],
+) -> Result<Vec<Outcome>, StoreError> {
+    let start = Instant::now();
+    let mut outcomes = Vec::with_capacity(commands.len());
+    store.apply_batch(rules, commands, &mut outcomes)?;
+    counters.add_batch(commands.len(), start.elapsed());
+    Ok(outcomes)
+}

@@ -1,0 +1,146 @@
+//! The datagrams between workers and writer.
+//!
+//! To the writer: a worker's place and incarnation, then commands, each behind
+//! its tag. To a worker: its incarnation, whether it was alone in the commit,
+//! then answers, each a tag, whether the store took the command, the outcome.
+
+use crate::policy::command::{Command, Outcome};
+
+/// Octets of a datagram at most: every system takes that many.
+pub const MAX_DATAGRAM: usize = 8 * 1024;
+/// Octets of a tag.
+pub const TAG_LEN: usize = 8;
+/// Octets of an answer.
+const ANSWER_LEN: usize = TAG_LEN + 1 + Outcome::ENCODED_LEN;
+/// Octets before the answers.
+const ANSWER_HEAD: usize = 4 + 1;
+/// Answers in one datagram at most.
+pub const MAX_ANSWERS: usize = (MAX_DATAGRAM - ANSWER_HEAD) / ANSWER_LEN;
+
+/// Names a command of a worker until it is answered.
+pub type Tag = u64;
+
+/// Commands of a worker.
+pub struct Parcel<'d> {
+    /// The worker's place.
+    pub worker: u8,
+    /// Tells the process from its predecessors at the same place.
+    pub incarnation: u32,
+    /// The commands with their tags; none only wakes the writer.
+    pub commands: Vec<(Tag, Command<'d>)>,
+}
+
+impl<'d> Parcel<'d> {
+    /// The start of a worker's datagrams.
+    pub fn head(worker: u8, incarnation: u32) -> [u8; 5] {
+        let [a, b, c, d] = incarnation.to_le_bytes();
+        [worker, a, b, c, d]
+    }
+
+    /// The parcel of a datagram; `None` if it is none.
+    pub fn of(datagram: &'d [u8]) -> Option<Self> {
+        let (&worker, rest) = datagram.split_first()?;
+        let (incarnation, mut rest) = rest.split_first_chunk()?;
+        let mut commands = Vec::new();
+        while let Some((tag, command)) = rest.split_first_chunk::<TAG_LEN>() {
+            rest = command;
+            commands.push((Tag::from_le_bytes(*tag), Command::decode(&mut rest)?));
+        }
+        Some(Parcel {
+            worker,
+            incarnation: u32::from_le_bytes(*incarnation),
+            commands,
+        })
+    }
+}
+
+/// Answers to a worker, as they lie in a datagram.
+pub struct Answers<'d> {
+    /// The process they are for.
+    pub incarnation: u32,
+    /// No other worker had commands in the commit.
+    pub was_alone: bool,
+    answers: &'d [u8],
+}
+
+impl<'d> Answers<'d> {
+    /// Begins a datagram of answers.
+    pub fn begin(datagram: &mut Vec<u8>, incarnation: u32, was_alone: bool) {
+        datagram.extend_from_slice(&incarnation.to_le_bytes());
+        datagram.push(u8::from(was_alone));
+    }
+
+    /// Appends an answer to a datagram; `None`: the store failed.
+    pub fn push(datagram: &mut Vec<u8>, tag: Tag, outcome: Option<&Outcome>) {
+        datagram.extend_from_slice(&tag.to_le_bytes());
+        datagram.push(u8::from(outcome.is_some()));
+        outcome.unwrap_or(&Outcome::default()).encode(datagram);
+    }
+
+    /// The answers of a datagram; `None` if it is none.
+    pub fn of(datagram: &'d [u8]) -> Option<Self> {
+        let (incarnation, rest) = datagram.split_first_chunk()?;
+        let (&was_alone, answers) = rest.split_first()?;
+        let incarnation = u32::from_le_bytes(*incarnation);
+        Some(Answers {
+            incarnation,
+            was_alone: was_alone != 0,
+            answers,
+        })
+    }
+
+    /// Tag and outcome of each.
+    pub fn iter(&self) -> impl Iterator<Item = (Tag, Option<Outcome>)> {
+        self.answers.chunks_exact(ANSWER_LEN).filter_map(|answer| {
+            let (tag, rest) = answer.split_first_chunk()?;
+            let (&was_taken, mut outcome) = rest.split_first()?;
+            let outcome = Outcome::decode(&mut outcome)?;
+            Some((
+                Tag::from_le_bytes(*tag),
+                (was_taken != 0).then_some(outcome),
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::command::{Now, Verdict};
+
+    #[test]
+    fn commands_and_answers_travel() {
+        let command = Command {
+            now: Now::new(1.0, None),
+            address: b"a",
+            client: b"b",
+            triplet: b"c",
+            octet: b"",
+            is_data: false,
+        };
+        let mut datagram = Parcel::head(3, 70_000).to_vec();
+        for tag in [7_u64, 8] {
+            datagram.extend_from_slice(&tag.to_le_bytes());
+            command.encode(&mut datagram);
+        }
+        let parcel = Parcel::of(&datagram).unwrap();
+        assert_eq!((parcel.worker, parcel.incarnation), (3, 70_000));
+        assert_eq!(parcel.commands, [(7, command), (8, command)]);
+        assert!(Parcel::of(&datagram[..datagram.len() - 1]).is_none());
+
+        let outcome = Outcome {
+            verdict: Verdict::Tarpit,
+            ..Outcome::default()
+        };
+        let mut datagram = Vec::new();
+        Answers::begin(&mut datagram, 70_000, true);
+        Answers::push(&mut datagram, 7, Some(&outcome));
+        Answers::push(&mut datagram, 8, None);
+        let answers = Answers::of(&datagram).unwrap();
+        assert_eq!((answers.incarnation, answers.was_alone), (70_000, true));
+        assert_eq!(
+            answers.iter().collect::<Vec<_>>(),
+            [(7, Some(outcome)), (8, None)]
+        );
+    }
+}
