@@ -32,7 +32,7 @@ fn unpacked(path: &Path) -> Vec<u8> {
 }
 
 /// The recorded dialogues that come with their Berkeley DB files.
-fn samples() -> Vec<PathBuf> {
+pub fn samples() -> Vec<PathBuf> {
     let folders = ["dialogues/basic", "dialogues/open"].map(data);
     let scenarios = folders
         .iter()
@@ -79,7 +79,7 @@ fn has_db_dump() -> bool {
     has
 }
 
-fn unpack_berkeley(sample: &Path, folder: &Path) -> Vec<PathBuf> {
+pub fn unpack_berkeley(sample: &Path, folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for (name, _) in DATABASES {
         let packed = sample.join("bdb").join(format!("{name}.db.gz"));

@@ -6,6 +6,7 @@
 )]
 
 mod care;
+mod docs;
 mod dump;
 mod edit;
 mod explain;
