@@ -31,10 +31,17 @@ pub fn is_root() -> bool {
 
 /// A directory that the user of the server may enter, removed at the end.
 pub fn make_folder() -> tempfile::TempDir {
-    let folder = tempfile::Builder::new()
-        .prefix("postgrey-test-")
-        .tempdir()
-        .unwrap();
+    make_folder_in(&std::env::temp_dir())
+}
+
+/// The same inside a directory, if that exists.
+pub fn make_folder_in(parent: &Path) -> tempfile::TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("postgrey-test-");
+    let folder = match builder.tempdir_in(parent) {
+        Ok(folder) => folder,
+        Err(_) => builder.tempdir().unwrap(),
+    };
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     folder
 }
