@@ -168,6 +168,9 @@ fn reason(rules: &Rules, case: &Case, decision: &Decision) -> String {
         }
         Decision::BadAddress => "not looked at: client_address is no address".into(),
         Decision::ClientWhitelisted | Decision::RecipientWhitelisted => whitelist_reason(case),
+        Decision::NotSuspicious => {
+            "passes: the client name does not look like a dial-up line (--s25r)".into()
+        }
         Decision::StoreFailed => "the store failed".into(),
         Decision::Stored(outcome) => stored_reason(rules, outcome),
     }
