@@ -24,7 +24,7 @@ use lmdb::{
 
 use super::key::{MAX_KEY, plain_value, split_stored, stored_key, stored_value};
 use super::{Editor, Entry, Store, StoreError, Visitor};
-use crate::policy::apply::{Records, apply};
+use crate::policy::apply::{ReadRecords, Records, apply, apply_read_only, may_decide_by_reading};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::{Database, is_expired};
 use crate::policy::rules::Rules;
@@ -76,8 +76,6 @@ struct OpenEnvironment {
 
 /// Why a transaction ended early.
 enum Failure {
-    /// A write was needed in a read transaction.
-    NeedsWrite,
     /// A call of LMDB failed.
     Call(&'static str, lmdb::Error),
     /// The caller's own code ended it.
@@ -197,7 +195,6 @@ impl LmdbStore {
     fn error_of(&self, failure: Failure) -> StoreError {
         match failure {
             Failure::Call(call, error) => self.error(call, error),
-            Failure::NeedsWrite => self.error("mdb_txn_begin", "needs a write transaction"),
             Failure::Given(error) => error,
         }
     }
@@ -332,29 +329,15 @@ fn get_record<'t>(
     }
 }
 
-impl Records for View<'_, RoTransaction<'_>> {
+impl<T: Transaction> ReadRecords for View<'_, T> {
     type Error = Failure;
 
     fn get(&self, database: Database, key: &[u8]) -> Attempt<Option<&[u8]>> {
         get_record(&self.transaction, self.databases, database, key)
-    }
-
-    fn put(&mut self, _: Database, _: &[u8], _: &[u8]) -> Attempt<()> {
-        Err(Failure::NeedsWrite)
-    }
-
-    fn delete(&mut self, _: Database, _: &[u8]) -> Attempt<()> {
-        Err(Failure::NeedsWrite)
     }
 }
 
 impl Records for View<'_, RwTransaction<'_>> {
-    type Error = Failure;
-
-    fn get(&self, database: Database, key: &[u8]) -> Attempt<Option<&[u8]>> {
-        get_record(&self.transaction, self.databases, database, key)
-    }
-
     fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Attempt<()> {
         let mut buffer = [0; MAX_KEY];
         let stored = stored_key(key, &mut buffer);
@@ -400,7 +383,7 @@ impl Editing<'_> {
     }
 }
 
-impl Records for Editing<'_> {
+impl ReadRecords for Editing<'_> {
     type Error = StoreError;
 
     fn get(&self, database: Database, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
@@ -408,7 +391,9 @@ impl Records for Editing<'_> {
             .get(database, key)
             .map_err(|failure| self.keep(failure))
     }
+}
 
+impl Records for Editing<'_> {
     fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.view
             .put(database, key, value)
@@ -484,11 +469,10 @@ impl Store for LmdbStore {
         rules: &Rules,
         command: &Command,
     ) -> Result<Option<Outcome>, StoreError> {
-        self.attempt(|open| match apply(&mut open.read()?, rules, command) {
-            Ok(outcome) => Ok(Some(outcome)),
-            Err(Failure::NeedsWrite) => Ok(None),
-            Err(failure) => Err(failure),
-        })
+        if !may_decide_by_reading(rules, command) {
+            return Ok(None);
+        }
+        self.attempt(|open| apply_read_only(&open.read()?, rules, command))
     }
 
     fn apply_batch(
