@@ -1,10 +1,11 @@
 //! postgrey: a greylisting and tarpitting policy server for Postfix.
 //!
 //! The layers, from the top: the programs in `main.rs` and `bin/`, then
-//! [`server`], then [`policy`], [`store`], [`log`], [`config`] and [`sys`].
+//! [`server`] and [`admin`], then [`policy`], [`store`], [`log`], [`config`] and [`sys`].
 //! Dependencies point down only; `policy` does no I/O and knows no clock.
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod config;
 pub mod log;
 pub mod policy;

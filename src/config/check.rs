@@ -216,7 +216,7 @@ fn is_restriction(action: &str) -> bool {
 }
 
 /// What the system says, without the number std puts behind it.
-pub(super) fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(
         || error.to_string(),
         |number| Errno::from_raw(number).desc().to_owned(),

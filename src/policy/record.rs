@@ -55,7 +55,8 @@ impl<'a> TripletRecord<'a> {
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         let mut fields = split_fields(value)?;
         let (first, last) = (fields.next()?, fields.next()?);
-        let count = fields.next();
+        // Without a count, with an octet: a record of plain postgrey 1.34.
+        let count = fields.next().filter(|count| !count.is_empty());
         Some(TripletRecord {
             first,
             last,
@@ -130,6 +131,8 @@ mod tests {
         assert_eq!(record.age(), 1033.0);
         let plain = TripletRecord::parse(b"1,2").unwrap();
         assert_eq!((plain.count, plain.octet), (None, &b""[..]));
+        let older = TripletRecord::parse(b"1,2,,91").unwrap();
+        assert_eq!((older.count, older.octet), (None, &b"91"[..]));
         assert!(TripletRecord::parse(b",,0").is_some());
     }
 

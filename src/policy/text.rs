@@ -41,9 +41,16 @@ fn expand(out: &mut Vec<u8>, template: &str, variables: &mut [Variable]) {
 /// domain. In the answer to ETRN a text without a reply code of its own gets
 /// `4.2.0` in front.
 pub fn push_greylist_text(out: &mut Vec<u8>, texts: &Texts, request: &Request, missing: f64) {
-    let start = out.len();
     let recipient = request.text(Attribute::Recipient);
     let domain = recipient.rsplit(|&b| b == b'@').next().unwrap_or(recipient);
+    // The original looks at the template: a digit that comes out of `%s` or
+    // `%r` is no status code.
+    let begins_with_digit = texts
+        .greylist_text
+        .starts_with(|c: char| c.is_ascii_digit());
+    if request.get(Attribute::EtrnDomain).is_some() && !begins_with_digit {
+        out.extend_from_slice(b"4.2.0 ");
+    }
     expand(
         out,
         &texts.greylist_text,
@@ -52,10 +59,6 @@ pub fn push_greylist_text(out: &mut Vec<u8>, texts: &Texts, request: &Request, m
             ("%r", &mut |out| out.extend_from_slice(domain)),
         ],
     );
-    let begins_with_digit = out.get(start).is_some_and(u8::is_ascii_digit);
-    if request.get(Attribute::EtrnDomain).is_some() && !begins_with_digit {
-        out.splice(start..start, *b"4.2.0 ");
-    }
 }
 
 /// Appends the header: `%t` the seconds waited, `%v` the version, `%d` the
@@ -137,7 +140,7 @@ mod tests {
     fn etrn_wants_a_status_code_in_front() {
         assert_eq!(greylist_text("wait", b"", true), "4.2.0 wait");
         assert_eq!(greylist_text("4.7.1 wait", b"", true), "4.7.1 wait");
-        assert_eq!(greylist_text("%s left", b"", true), "299 left");
+        assert_eq!(greylist_text("%s left", b"", true), "4.2.0 299 left");
     }
 
     #[test]

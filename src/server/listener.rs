@@ -191,10 +191,10 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
         metadata => metadata?,
     };
     if !metadata.file_type().is_socket() {
-        return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        return Err(io::Error::from_raw_os_error(libc::EEXIST));
     }
     if socket::is_unix_socket_alive(path) {
-        return Err(io::Error::from(io::ErrorKind::AddrInUse));
+        return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
     }
     std::fs::remove_file(path)
 }

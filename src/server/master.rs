@@ -181,7 +181,7 @@ impl Master {
             reload: Coalesced::default(),
             statistics: Coalesced::default(),
             stopping: None,
-            next_statistics: now + STATISTICS_INTERVAL,
+            next_statistics: now,
             report,
         })
     }

@@ -57,6 +57,10 @@ pub struct Worker {
     serials: Vec<u32>,
     free: Vec<usize>,
     poll: PollSet,
+    /// The place of the first connection in the poll set. It stays when the
+    /// listeners go. There are no gaps: poll(2) refuses a set that is longer
+    /// than the limit of descriptors.
+    first_session: usize,
     buffer: Vec<u8>,
     command: Vec<u8>,
     done: Vec<Done>,
@@ -82,6 +86,7 @@ impl Worker {
         log: Rc<Log>,
         shared: Shared,
     ) -> Self {
+        let first_session = LISTENERS + listeners.len();
         Worker {
             place,
             engine,
@@ -93,6 +98,7 @@ impl Worker {
             serials: Vec::new(),
             free: Vec::new(),
             poll: PollSet::default(),
+            first_session,
             buffer: vec![0; READ_BUFFER],
             command: Vec::new(),
             done: Vec::new(),
@@ -323,7 +329,7 @@ impl Worker {
             self.sessions.len() - 1
         });
         self.serials[index] = self.serials[index].wrapping_add(1);
-        let place = self.first_session() + index;
+        let place = self.first_session + index;
         self.poll.set(place, &socket, Interest::INPUT);
         self.sessions[index] = Some(Session::new(socket));
         self.shared
@@ -333,14 +339,9 @@ impl Worker {
         self.read(index);
     }
 
-    fn first_session(&self) -> usize {
-        // The number of listeners at the start: their places stay reserved.
-        LISTENERS + MAX_LISTENERS
-    }
-
     /// Reads and writes what is ready, and commits what came of it.
     fn serve(&mut self) {
-        let first = self.first_session();
+        let first = self.first_session;
         for index in 0..self.sessions.len() {
             let ready = self.poll.readiness(first + index);
             if ready.output
@@ -462,7 +463,7 @@ impl Worker {
         if session.is_finished() || (is_idle && self.stopping.is_some()) {
             return self.close(index);
         }
-        let place = self.first_session() + index;
+        let place = self.first_session + index;
         if let Some(Some(session)) = self.sessions.get(index) {
             self.poll.set(place, &session.socket, session.interest());
         }
@@ -472,7 +473,7 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(index).and_then(Option::take) else {
             return;
         };
-        self.poll.clear(self.first_session() + index);
+        self.poll.clear(self.first_session + index);
         self.free.push(index);
         self.serials[index] = self.serials[index].wrapping_add(1);
         drop(session);
@@ -531,7 +532,7 @@ impl Worker {
     }
 }
 
-/// Places kept for listeners; more are refused at start.
+/// Sockets to listen on at most: a worker looks at all of them each turn.
 pub const MAX_LISTENERS: usize = 64;
 
 fn is_descriptor_limit(error: &io::Error) -> bool {

@@ -64,6 +64,11 @@ impl Expiry {
         }
     }
 
+    /// Records of the present database that were looked at.
+    pub fn seen(&self) -> u64 {
+        self.before
+    }
+
     /// Does the next slice.
     pub fn step(&mut self, store: &mut dyn Store, rules: &Rules) -> Result<Progress, StoreError> {
         let Some(&database) = self.databases.last() else {

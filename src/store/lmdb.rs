@@ -7,6 +7,10 @@
 //! ends when its cause does.
 #![allow(unsafe_code)]
 
+mod inspect;
+
+pub use inspect::{Reader, Space};
+
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
@@ -19,7 +23,7 @@ use lmdb::{
 };
 
 use super::key::{MAX_KEY, plain_value, split_stored, stored_key, stored_value};
-use super::{Entry, Store, StoreError, Visitor};
+use super::{Editor, Entry, Store, StoreError, Visitor};
 use crate::policy::apply::{Records, apply};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::{Database, is_expired};
@@ -41,7 +45,8 @@ const LEAST_GROWTH: usize = 1 << 20;
 pub struct LmdbOptions {
     /// The directory of the environment; it must exist.
     pub dir: PathBuf,
-    /// Size of the map in octets; it grows beyond when it is full.
+    /// Size of the map in octets; it grows beyond when it is full. 0: as it
+    /// is in the environment.
     pub map_size: usize,
     /// Flush records at each commit.
     pub sync: bool,
@@ -50,6 +55,8 @@ pub struct LmdbOptions {
 /// An environment, opened when it is first needed.
 pub struct LmdbStore {
     options: LmdbOptions,
+    /// Nothing is made or written, not even an environment.
+    is_reader: bool,
     open: Option<OpenEnvironment>,
     /// The last failure to open, and when.
     failure: Option<(Instant, StoreError)>,
@@ -73,6 +80,8 @@ enum Failure {
     NeedsWrite,
     /// A call of LMDB failed.
     Call(&'static str, lmdb::Error),
+    /// The caller's own code ended it.
+    Given(StoreError),
 }
 
 type Attempt<T> = Result<T, Failure>;
@@ -86,10 +95,25 @@ impl LmdbStore {
     pub fn new(options: LmdbOptions) -> Self {
         LmdbStore {
             options,
+            is_reader: false,
             open: None,
             failure: None,
             has_grown: false,
             openings: 0,
+        }
+    }
+
+    /// A store on the environment in this directory that can only be read,
+    /// with the map it has.
+    pub fn new_reader(dir: &Path) -> Self {
+        let options = LmdbOptions {
+            dir: dir.to_owned(),
+            map_size: 0,
+            sync: true,
+        };
+        LmdbStore {
+            is_reader: true,
+            ..LmdbStore::new(options)
         }
     }
 
@@ -170,6 +194,14 @@ impl LmdbStore {
         }
     }
 
+    fn error_of(&self, failure: Failure) -> StoreError {
+        match failure {
+            Failure::Call(call, error) => self.error(call, error),
+            Failure::NeedsWrite => self.error("mdb_txn_begin", "needs a write transaction"),
+            Failure::Given(error) => error,
+        }
+    }
+
     fn close_if_replaced(&mut self) {
         let Some(open) = &mut self.open else { return };
         if open.checked.elapsed() < CHECK_INTERVAL {
@@ -182,12 +214,13 @@ impl LmdbStore {
     }
 
     fn open_environment(&self) -> Result<OpenEnvironment, StoreError> {
-        let sync_flags = match self.options.sync {
+        let flags = match self.options.sync {
+            _ if self.is_reader => EnvironmentFlags::READ_ONLY,
             true => EnvironmentFlags::NO_META_SYNC,
             false => EnvironmentFlags::NO_META_SYNC | EnvironmentFlags::NO_SYNC,
         };
         let environment = Environment::new()
-            .set_flags(sync_flags)
+            .set_flags(flags)
             .set_max_dbs(Database::ALL.len() as u32)
             .set_max_readers(MAX_READERS)
             .set_map_size(self.options.map_size)
@@ -195,10 +228,8 @@ impl LmdbStore {
             .map_err(|error| self.error("mdb_env_open", error))?;
         let identity =
             file_identity(&self.options.dir).map_err(|error| self.error("stat data.mdb", error))?;
-        let databases = open_databases(&environment).map_err(|error| match error {
-            Failure::Call(call, error) => self.error(call, error),
-            Failure::NeedsWrite => self.error("mdb_dbi_open", "needs a write transaction"),
-        })?;
+        let databases = open_databases(&environment, self.is_reader)
+            .map_err(|failure| self.error_of(failure))?;
         Ok(OpenEnvironment {
             environment,
             databases,
@@ -218,8 +249,8 @@ impl LmdbStore {
             tries += 1;
             let (call, error) = match run(self.environment()?) {
                 Ok(value) => return Ok(value),
-                Err(Failure::NeedsWrite) => ("mdb_txn_begin", lmdb::Error::BadTxn),
                 Err(Failure::Call(call, error)) => (call, error),
+                Err(failure) => return Err(self.error_of(failure)),
             };
             if tries < MAX_TRIES && self.follow_map(error)? {
                 continue;
@@ -261,9 +292,9 @@ fn file_identity(dir: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// Opens the three databases, and makes those that are missing.
-fn open_databases(environment: &Environment) -> Attempt<[lmdb::Database; 3]> {
+fn open_databases(environment: &Environment, is_reader: bool) -> Attempt<[lmdb::Database; 3]> {
     let open = |database: Database| match environment.open_db(Some(database.name())) {
-        Err(lmdb::Error::NotFound) => {
+        Err(lmdb::Error::NotFound) if !is_reader => {
             environment.create_db(Some(database.name()), DatabaseFlags::empty())
         }
         opened => opened,
@@ -348,6 +379,46 @@ impl Records for View<'_, RwTransaction<'_>> {
             Ok(()) | Err(lmdb::Error::NotFound) => Ok(()),
             Err(error) => Err(Failure::Call("mdb_del", error)),
         }
+    }
+}
+
+/// The records for an [`Editor`]: a failure of LMDB is kept, so that the
+/// transaction can be tried again, and ends the edit.
+struct Editing<'a> {
+    view: View<'a, RwTransaction<'a>>,
+    failure: std::cell::Cell<Option<Failure>>,
+}
+
+impl Editing<'_> {
+    fn keep(&self, failure: Failure) -> StoreError {
+        self.failure.set(Some(failure));
+        StoreError {
+            call: "edit",
+            place: String::new(),
+            reason: String::new(),
+        }
+    }
+}
+
+impl Records for Editing<'_> {
+    type Error = StoreError;
+
+    fn get(&self, database: Database, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
+        self.view
+            .get(database, key)
+            .map_err(|failure| self.keep(failure))
+    }
+
+    fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.view
+            .put(database, key, value)
+            .map_err(|failure| self.keep(failure))
+    }
+
+    fn delete(&mut self, database: Database, key: &[u8]) -> Result<(), StoreError> {
+        self.view
+            .delete(database, key)
+            .map_err(|failure| self.keep(failure))
     }
 }
 
@@ -448,6 +519,35 @@ impl Store for LmdbStore {
         visit: &mut Visitor,
     ) -> Result<bool, StoreError> {
         self.attempt(|open| open.scan(database, after, visit))
+    }
+
+    fn read(&mut self, keys: &[(Database, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.attempt(|open| {
+            let view = open.read()?;
+            let value = |&(database, key): &(Database, &[u8])| {
+                Ok(view.get(database, key)?.map(<[u8]>::to_vec))
+            };
+            keys.iter().map(value).collect()
+        })
+    }
+
+    fn edit(&mut self, edit: &mut Editor) -> Result<(), StoreError> {
+        self.attempt(|open| {
+            let mut editing = Editing {
+                view: open.write()?,
+                failure: Default::default(),
+            };
+            let result = edit(&mut editing);
+            if let Some(failure) = editing.failure.take() {
+                return Err(failure);
+            }
+            result.map_err(Failure::Given)?;
+            editing
+                .view
+                .transaction
+                .commit()
+                .map_err(failed("mdb_txn_commit"))
+        })
     }
 
     fn remove_expired(

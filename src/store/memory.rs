@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
 use std::ops::{Bound, ControlFlow};
 
-use super::{Entry, Store, StoreError, Visitor};
+use super::{Editor, Entry, Store, StoreError, Visitor};
 use crate::policy::apply::{Records, apply};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::{Database, is_expired};
@@ -18,6 +18,35 @@ pub struct MemoryStore {
 
 /// A write was needed where only reading is allowed.
 struct NeedsWrite;
+
+impl From<NeedsWrite> for StoreError {
+    fn from(NeedsWrite: NeedsWrite) -> Self {
+        StoreError {
+            call: "write",
+            place: "memory".into(),
+            reason: "read only".into(),
+        }
+    }
+}
+
+/// The maps with the errors of a store.
+struct Editing<'a>(View<'a>);
+
+impl Records for Editing<'_> {
+    type Error = StoreError;
+
+    fn get(&self, database: Database, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
+        Ok(self.0.get(database, key)?)
+    }
+
+    fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        Ok(self.0.put(database, key, value)?)
+    }
+
+    fn delete(&mut self, database: Database, key: &[u8]) -> Result<(), StoreError> {
+        Ok(self.0.delete(database, key)?)
+    }
+}
 
 /// The maps as one transaction sees them.
 struct View<'a> {
@@ -115,6 +144,24 @@ impl Store for MemoryStore {
             }
         }
         Ok(true)
+    }
+
+    fn read(&mut self, keys: &[(Database, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let value =
+            |&(database, key): &(Database, &[u8])| self.maps[database as usize].get(key).cloned();
+        Ok(keys.iter().map(value).collect())
+    }
+
+    fn edit(&mut self, edit: &mut Editor) -> Result<(), StoreError> {
+        let before = self.maps.clone();
+        let result = edit(&mut Editing(View {
+            maps: &mut self.maps,
+            may_write: true,
+        }));
+        if result.is_err() {
+            self.maps = before;
+        }
+        result
     }
 
     fn remove_expired(

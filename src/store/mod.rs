@@ -4,6 +4,7 @@
 //! records is [`crate::policy::apply`], the same for every store. [`lmdb`] is
 //! the store of the daemon, [`memory`] the one of tests and dry runs.
 
+pub mod berkeley;
 pub mod expiry;
 pub mod key;
 pub mod lmdb;
@@ -12,6 +13,7 @@ pub mod memory;
 use std::fmt;
 use std::ops::ControlFlow;
 
+use crate::policy::apply::Records;
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
@@ -29,6 +31,10 @@ pub struct Entry<'a> {
 
 /// The visitor of [`Store::scan`]; it stops the scan with `Break`.
 pub type Visitor<'v> = dyn FnMut(Entry<'_>) -> ControlFlow<()> + 'v;
+
+/// What [`Store::edit`] runs on the records of a transaction.
+pub type Editor<'e> =
+    dyn FnMut(&mut dyn Records<Error = StoreError>) -> Result<(), StoreError> + 'e;
 
 /// A place for records that applies commands to them.
 pub trait Store {
@@ -54,6 +60,14 @@ pub trait Store {
         after: Option<&[u8]>,
         visit: &mut Visitor,
     ) -> Result<bool, StoreError>;
+
+    /// The values under these keys, all of one moment.
+    fn read(&mut self, keys: &[(Database, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
+
+    /// Changes records in one transaction. When it returns all is committed;
+    /// on an error nothing is. `edit` may be run again from its start, when
+    /// the store had to make room.
+    fn edit(&mut self, edit: &mut Editor) -> Result<(), StoreError>;
 
     /// Removes those of the records under these stored keys that are still
     /// expired at `now`, in one transaction; returns how many.

@@ -22,8 +22,38 @@ pub fn push_timestamp(out: &mut Vec<u8>) {
     push_local_time(out, c"%Y/%m/%d-%H:%M:%S");
 }
 
+/// Appends a time in seconds since 1970 as the local `2026-11-24 02:27:10`.
+pub fn push_time(out: &mut Vec<u8>, time: f64) {
+    push_local_time_of(out, time, c"%Y-%m-%d %H:%M:%S");
+}
+
+/// The time in seconds since 1970 of a local date: year, month and day from 1,
+/// hour, minute, second. Days and hours beyond their month or day go on into
+/// the next; `None` if the system has no number for it.
+pub fn seconds_of_date(date: [i32; 6]) -> Option<f64> {
+    let [year, month, day, hour, minute, second] = date;
+    // SAFETY: a tm is a plain structure; zeros (and null pointers, where it has
+    // any) are a valid value.
+    let mut broken_down: libc::tm = unsafe { std::mem::zeroed() };
+    broken_down.tm_year = year.checked_sub(1900)?;
+    broken_down.tm_mon = month.checked_sub(1)?;
+    broken_down.tm_mday = day;
+    broken_down.tm_hour = hour;
+    broken_down.tm_min = minute;
+    broken_down.tm_sec = second;
+    // The system knows whether it was summer.
+    broken_down.tm_isdst = -1;
+    // SAFETY: the pointer is to an initialised tm that outlives the call.
+    let time = unsafe { libc::mktime(&raw mut broken_down) };
+    (time != -1).then_some(time as f64)
+}
+
 fn push_local_time(out: &mut Vec<u8>, format: &std::ffi::CStr) {
-    let now = seconds() as libc::time_t;
+    push_local_time_of(out, seconds(), format);
+}
+
+fn push_local_time_of(out: &mut Vec<u8>, time: f64, format: &std::ffi::CStr) {
+    let now = time as libc::time_t;
     let mut text = [0_u8; 128];
     let mut broken_down = std::mem::MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: both pointers are valid; a tm of zeros is a valid value should
@@ -48,6 +78,22 @@ fn push_local_time(out: &mut Vec<u8>, format: &std::ffi::CStr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn local_dates_are_written_and_read() {
+        for date in [
+            [2026, 11, 24, 2, 27, 10],
+            [1970, 1, 3, 0, 0, 0],
+            [2038, 2, 1, 12, 0, 0],
+        ] {
+            let mut text = Vec::new();
+            push_time(&mut text, seconds_of_date(date).unwrap());
+            let [year, month, day, hour, minute, second] = date;
+            let expected =
+                format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
+            assert_eq!(String::from_utf8(text).unwrap(), expected);
+        }
+    }
 
     #[test]
     fn dates_have_the_shape_of_mail_headers() {

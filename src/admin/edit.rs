@@ -1,0 +1,272 @@
+//! `add`, `delete`, `forget` and `pass`: changes by hand, each in one short
+//! transaction, so that a running server answers by them at once.
+
+use std::collections::BTreeMap;
+
+use super::complain;
+use super::environment::{LiveStore, open_writer};
+use super::escape::{escaped, unescape};
+use super::failure::Failure;
+use super::keys::{Named, parsed};
+use super::options::Id;
+use super::output::Output;
+use super::records::{database_with_name, each_record, short_name};
+use super::words::Words;
+use crate::policy::number::{number_of_text, push_number};
+use crate::policy::record::{ClientRecord, Database, TripletRecord};
+use crate::policy::rules::Rules;
+use crate::store::{Store, StoreError};
+use crate::sys::clock;
+
+/// `add client ADDRESS`.
+pub fn add(words: &Words) -> Result<(), Failure> {
+    if words.operand(0) != b"client" {
+        return Err(Failure::usage("Usage: postgreyctl add client ADDRESS"));
+    }
+    let rules = words.server_settings()?.rules;
+    let limit = rules.auto_whitelist.ok_or_else(|| {
+        Failure::error(
+            "the auto-whitelist is off (--auto-whitelist-clients=0): nothing would look at it",
+        )
+    })?;
+    let keys = Named {
+        address: words.operand(1),
+        ..Named::default()
+    }
+    .keys(&rules)?;
+    let mut store = open_writer(&words.dbdir())?;
+    let now = clock::seconds();
+    store.edit(&mut |records| {
+        let old = records
+            .get(Database::Clients, &keys.client)?
+            .and_then(ClientRecord::parse);
+        let count = old
+            .map_or(0.0, |record| number_of_text(record.count))
+            .max(limit);
+        let mut value = Vec::new();
+        push_number(&mut value, count);
+        value.push(b',');
+        push_number(&mut value, now);
+        records.put(Database::Clients, &keys.client, &value)
+    })?;
+    say(&format!("added to clients: {}", escaped(&keys.client)))
+}
+
+/// `delete client|tarpit ADDRESS`, `delete triplet KEY` or
+/// `delete triplet CLIENT SENDER RECIPIENT`.
+pub fn delete(words: &Words) -> Result<(), Failure> {
+    let rules = words.server_settings()?.rules;
+    let kind = words.operand(0);
+    let database = match kind {
+        b"triplet" => Database::Greylist,
+        b"client" => Database::Clients,
+        _ => database_with_name(kind)?,
+    };
+    let text = |index| -> Result<Vec<u8>, Failure> {
+        let text = words.operand(index);
+        match words.has(Id::Escape) {
+            true => unescape(text).map_err(Failure::error),
+            false => Ok(text.to_vec()),
+        }
+    };
+    let (first, second, third) = (text(1)?, text(2)?, text(3)?);
+    let name = words.octets(Id::ClientName).unwrap_or_default();
+    let named = Named {
+        address: &first,
+        name,
+        sender: &second,
+        recipient: &third,
+    };
+    let keys = match (database, words.operands.len()) {
+        (Database::Greylist, 4) => vec![named.keys(&rules)?.triplet],
+        (Database::Greylist, 2) => vec![first],
+        (_, 2) => client_keys(&named, &rules, &first)?,
+        _ => {
+            return Err(Failure::usage(
+                "Usage: postgreyctl delete client ADDRESS | tarpit ADDRESS | \
+                 triplet CLIENT SENDER RECIPIENT | triplet KEY",
+            ));
+        }
+    };
+    let mut store = open_writer(&words.dbdir())?;
+    let targets = keys.into_iter().map(|key| (database, key)).collect();
+    if remove(&mut store, targets)? == 0 {
+        return Err(Failure::no("there is no such record"));
+    }
+    Ok(())
+}
+
+/// The keys of a client; of what is no address, as in a hashed database, the
+/// text itself.
+fn client_keys(named: &Named, rules: &Rules, text: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {
+    if parsed(text).is_some() || rules.compat.addresses_are_text() {
+        return named.client_keys(rules);
+    }
+    Ok(vec![text.to_vec()])
+}
+
+/// `forget ADDRESS`: its places on the auto-whitelist and in the tarpit, and
+/// the triplets that are its own or that it used last.
+pub fn forget(words: &Words) -> Result<(), Failure> {
+    let rules = words.server_settings()?.rules;
+    let address = words.operand(0);
+    let name = words.octets(Id::ClientName).unwrap_or_default();
+    let named = Named {
+        address,
+        name,
+        ..Named::default()
+    };
+    let own_octet = named.keys(&rules)?.octet;
+    let mut targets = Vec::new();
+    for key in named.client_keys(&rules)? {
+        targets.push((Database::Clients, key.clone()));
+        targets.push((Database::Tarpit, key));
+    }
+    let mut store = open_writer(&words.dbdir())?;
+    for start in named.key_starts(&rules)? {
+        each_record(&mut store, Database::Greylist, &start, &mut |record| {
+            // Its network is shared: what a neighbour used last is his.
+            let octet = TripletRecord::parse(&record.value).map_or(&[][..], |record| record.octet);
+            if octet.is_empty() || octet == own_octet {
+                targets.push((Database::Greylist, record.key.clone()));
+            }
+            Ok(())
+        })?;
+    }
+    if rules.privacy {
+        complain("triplets are hashed (--privacy): those of this client cannot be told and stay");
+    }
+    if remove(&mut store, targets)? == 0 {
+        return Err(Failure::no(format!(
+            "nothing is known about {}",
+            escaped(address)
+        )));
+    }
+    Ok(())
+}
+
+/// Removes records, some hundreds in a transaction, and says which were there.
+fn remove(store: &mut LiveStore, targets: Vec<(Database, Vec<u8>)>) -> Result<usize, Failure> {
+    const AT_ONCE: usize = 500;
+    let mut output = Output::new();
+    let mut count = 0;
+    for targets in targets.chunks(AT_ONCE) {
+        let mut removed = Vec::new();
+        store.edit(&mut |records| {
+            removed.clear();
+            for (database, key) in targets {
+                if let Some(value) = records.get(*database, key)? {
+                    removed.push((*database, key, value.to_vec()));
+                    records.delete(*database, key)?;
+                }
+            }
+            Ok(())
+        })?;
+        for (database, key, value) in &removed {
+            output.line(format!(
+                "deleted from {}: {} ({})",
+                short_name(*database),
+                escaped(key),
+                escaped(value)
+            ))?;
+        }
+        count += removed.len();
+    }
+    output.finish()?;
+    Ok(count)
+}
+
+/// `pass SENDER RECIPIENT [ADDRESS]`: the triplet is written as one that has
+/// waited and was let through.
+pub fn pass(words: &Words) -> Result<(), Failure> {
+    let rules = words.server_settings()?.rules;
+    let name = words.octets(Id::ClientName).unwrap_or_default();
+    let named = Named {
+        address: words.operand(2),
+        name,
+        sender: words.operand(0),
+        recipient: words.operand(1),
+    };
+    let dbdir = words.dbdir();
+    let (mut store, keys) = if words.operands.len() == 3 {
+        let keys = named.keys(&rules)?;
+        (
+            open_writer(&dbdir)?,
+            Triplets::from([(keys.triplet, keys.octet)]),
+        )
+    } else if rules.privacy {
+        return Err(Failure::error(
+            "triplets are hashed (--privacy): give the client's address, too",
+        ));
+    } else {
+        let end = named.key_end(&rules)?;
+        let mut store = open_writer(&dbdir)?;
+        let keys = keys_that_end_in(&mut store, &end)?;
+        (store, keys)
+    };
+    if keys.is_empty() {
+        return Err(Failure::no(
+            "no client tried that yet: give the client's address, too",
+        ));
+    }
+    let now = clock::seconds();
+    for (key, octet) in &keys {
+        store.edit(&mut |records| -> Result<(), StoreError> {
+            let old = records
+                .get(Database::Greylist, key)?
+                .and_then(TripletRecord::parse);
+            let value = passed_value(&rules, old.as_ref(), octet, now);
+            records.put(Database::Greylist, key, &value)
+        })?;
+        say(&format!("passes at its next try: {}", escaped(key)))?;
+    }
+    Ok(())
+}
+
+/// Keys of triplets, each with the octet of its client.
+type Triplets = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The triplets of any client that end in this sender and recipient.
+fn keys_that_end_in(store: &mut LiveStore, end: &[u8]) -> Result<Triplets, Failure> {
+    let mut keys = Triplets::new();
+    each_record(store, Database::Greylist, b"", &mut |record| {
+        if let Some(client) = record.key.strip_suffix(end) {
+            let client = client.strip_suffix(b"/32").unwrap_or(client);
+            let client = client.strip_suffix(b"/128").unwrap_or(client);
+            if !client.contains(&b'/') {
+                keys.insert(record.key.clone(), Vec::new());
+            }
+        }
+        Ok(())
+    })?;
+    Ok(keys)
+}
+
+/// A record that has waited as long as the rules want, and as often.
+fn passed_value(rules: &Rules, old: Option<&TripletRecord>, octet: &[u8], now: f64) -> Vec<u8> {
+    let first = old.map_or(now, |record| number_of_text(record.first));
+    let count = old
+        .and_then(|record| record.count)
+        .map_or(0.0, number_of_text);
+    let octet = match old {
+        Some(record) if octet.is_empty() => record.octet,
+        _ => octet,
+    };
+    let mut value = Vec::new();
+    push_number(&mut value, first.min(now - rules.delay));
+    value.push(b',');
+    push_number(&mut value, now);
+    value.push(b',');
+    push_number(&mut value, count.max(rules.retry_count));
+    if !octet.is_empty() {
+        value.push(b',');
+        value.extend_from_slice(octet);
+    }
+    value
+}
+
+fn say(line: &str) -> Result<(), Failure> {
+    let mut output = Output::new();
+    output.line(line)?;
+    output.finish()
+}

@@ -1,0 +1,35 @@
+//! `expire`: the maintenance of the server, now, by the rules given.
+
+use super::environment::open_writer;
+use super::failure::Failure;
+use super::output::Output;
+use super::progress::Progress;
+use super::words::Words;
+use crate::store::expiry::{Expiry, Progress as Slice, finished_line};
+use crate::sys::clock;
+
+/// Removes expired records and says how many there were, in the words of the
+/// server's log.
+pub fn run(words: &Words) -> Result<(), Failure> {
+    let rules = words.server_settings()?.rules;
+    let mut store = open_writer(&words.dbdir())?;
+    let total = store.environment().space()?.records.iter().sum();
+    let mut progress = Progress::new("expiring", total);
+    let mut output = Output::new();
+    let mut expiry = Expiry::new(&rules, clock::seconds());
+    loop {
+        let seen = expiry.seen();
+        match expiry.step(&mut store, &rules)? {
+            Slice::More => progress.add(expiry.seen() - seen),
+            Slice::Finished {
+                database,
+                before,
+                after,
+            } => {
+                progress.add(before.saturating_sub(seen));
+                output.line(finished_line(database, before, after))?;
+            }
+            Slice::Done => return output.finish(),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! `explain`: what the server answers to a request, why, and what comes next.
+//!
+//! Nothing is written: the few records that a request concerns are copied into
+//! memory, and the policy of the server decides there, now and at the tries to
+//! come.
+
+mod asked;
+pub mod case;
+
+use std::path::Path;
+
+use self::case::{Answer, Case, time_of};
+use super::complain;
+use super::environment::open_reader;
+use super::escape::escaped;
+use super::failure::Failure;
+use super::list::time;
+use super::options::Id;
+use super::output::Output;
+use super::records::short_name;
+use super::state::{Judged, State, judge};
+use super::times;
+use super::words::Words;
+use crate::config::whitelists;
+use crate::policy::command::{Outcome, Verdict};
+use crate::policy::decide::{Decision, Policy};
+use crate::policy::request::Attribute;
+use crate::policy::rules::Rules;
+use crate::store::Store;
+use crate::sys::clock;
+
+/// Explains one request.
+pub fn run(words: &Words) -> Result<(), Failure> {
+    let settings = words.server_settings()?;
+    let request = asked::request(words)?;
+    let loaded = whitelists::load(&settings);
+    for problem in &loaded.problems {
+        complain(&problem.text);
+    }
+    let policy = Policy {
+        rules: settings.rules,
+        texts: settings.texts,
+        whitelists: loaded.whitelists,
+        is_dry_run: settings.noaction,
+    };
+    let clock = clock::seconds();
+    let now = time(words, Id::At, "at", clock)?.unwrap_or_else(|| time_of(&request, clock));
+    let dbdir = words.dbdir();
+    let open = || -> Result<Box<dyn Store>, Failure> { Ok(Box::new(open_reader(&dbdir)?)) };
+    let case = Case::new(&policy, &request, now, open)?;
+    let mut text = Text(Output::new());
+    text.show_request(&case, now)?;
+    text.show_records(&policy.rules, &case, now)?;
+    let mut memory = case.memory();
+    let answer = case.answer(&mut memory, now);
+    text.item("decision", &reason(&policy.rules, &case, &answer.decision))?;
+    text.show_answer("answer", &answer)?;
+    text.show_future(&case, &mut memory, &answer)?;
+    text.0.finish()
+}
+
+/// Lines of a name and a text.
+struct Text(Output);
+
+impl Text {
+    fn item(&mut self, name: &str, text: &str) -> Result<(), Failure> {
+        self.0.line(format!("{name:12} {text}"))
+    }
+
+    fn show_request(&mut self, case: &Case, now: f64) -> Result<(), Failure> {
+        let request = case.request();
+        let shown = |attribute| escaped(request.text(attribute));
+        let (name, address) = (
+            shown(Attribute::ClientName),
+            shown(Attribute::ClientAddress),
+        );
+        self.item("client", &format!("{name}[{address}]"))?;
+        self.item("sender", &format!("<{}>", shown(Attribute::Sender)))?;
+        self.item("recipient", &format!("<{}>", shown(Attribute::Recipient)))?;
+        self.item("stage", &shown(Attribute::ProtocolState))?;
+        self.item("time", &times::shown(now))
+    }
+
+    fn show_records(&mut self, rules: &Rules, case: &Case, now: f64) -> Result<(), Failure> {
+        for (database, key, value) in &case.records {
+            let what = match value {
+                None => "no record".into(),
+                Some(value) => {
+                    let judged = judge(rules, *database, value, now);
+                    let meaning = judged.map_or("not a record".into(), |judged| describe(&judged));
+                    format!("{} ({meaning})", escaped(value))
+                }
+            };
+            self.item(short_name(*database), &format!("{}: {what}", escaped(key)))?;
+        }
+        Ok(())
+    }
+
+    fn show_answer(&mut self, name: &str, answer: &Answer) -> Result<(), Failure> {
+        self.item(name, &format!("action={}", escaped(&answer.reply)))?;
+        for line in &answer.log {
+            self.item("log", &escaped(line))?;
+        }
+        Ok(())
+    }
+
+    fn show_future(
+        &mut self,
+        case: &Case,
+        memory: &mut crate::store::memory::MemoryStore,
+        answer: &Answer,
+    ) -> Result<(), Failure> {
+        if matches!(
+            answer.decision,
+            Decision::Stored(Outcome {
+                verdict: Verdict::Tarpit,
+                ..
+            })
+        ) {
+            let data = case.answer_at_data(&mut memory.clone(), answer.time);
+            let text = format!("if it waits, at DATA: action={}", escaped(&data.reply));
+            self.item("next", &text)?;
+        }
+        let tries = case.next_tries(memory, answer);
+        for one in &tries {
+            let text = format!("{}: action={}", times::shown(one.time), escaped(&one.reply));
+            self.item("next", &text)?;
+        }
+        let is_held_back = |answer: &Answer| {
+            matches!(
+                answer.decision,
+                Decision::Stored(Outcome {
+                    verdict: Verdict::Greylist { .. } | Verdict::Tarpit,
+                    ..
+                })
+            )
+        };
+        if tries.last().is_some_and(is_held_back) {
+            self.item("next", "and so on: under these options it does not pass")?;
+        }
+        Ok(())
+    }
+}
+
+fn describe(judged: &Judged) -> String {
+    let mut text = judged.state.name().to_owned();
+    if let Some(first) = judged.first {
+        text.push_str(&format!(", first seen {}", times::shown(first)));
+    }
+    text.push_str(&format!(", last {}", times::shown(judged.last)));
+    if let Some(count) = judged.count {
+        text.push_str(&format!(", count {count}"));
+    }
+    if judged.state != State::Expired {
+        text.push_str(&format!(", expires {}", times::shown(judged.expires)));
+    }
+    text
+}
+
+/// Why the decision is what it is.
+fn reason(rules: &Rules, case: &Case, decision: &Decision) -> String {
+    match decision {
+        Decision::Missing(attribute) => {
+            format!(
+                "not looked at: the attribute {} is missing",
+                attribute.name()
+            )
+        }
+        Decision::BadAddress => "not looked at: client_address is no address".into(),
+        Decision::ClientWhitelisted | Decision::RecipientWhitelisted => whitelist_reason(case),
+        Decision::NotSuspicious => {
+            "passes: the client name does not look like a dial-up line (--s25r)".into()
+        }
+        Decision::StoreFailed => "the store failed".into(),
+        Decision::Stored(outcome) => stored_reason(rules, outcome),
+    }
+}
+
+fn whitelist_reason(case: &Case) -> String {
+    let Some(rule) = case.rule() else {
+        return "a whitelist".into();
+    };
+    let place = rule.place;
+    let line = line_of_file(Path::new(&*place.file), place.line);
+    let line = line.map_or(String::new(), |line| format!(": {line}"));
+    format!("passes: {} is on a whitelist, {place}{line}", rule.part)
+}
+
+/// The text of a line, if the file can still be read.
+fn line_of_file(file: &Path, number: usize) -> Option<String> {
+    let content = std::fs::read(file).ok()?;
+    let line = content
+        .split(|&octet| octet == b'\n')
+        .nth(number.checked_sub(1)?)?;
+    Some(escaped(line.trim_ascii()))
+}
+
+fn stored_reason(rules: &Rules, outcome: &Outcome) -> String {
+    let mut text = match outcome.verdict {
+        Verdict::ClientAutoWhitelisted => {
+            let limit = rules.auto_whitelist.unwrap_or_default();
+            format!("passes: the client is on the auto-whitelist ({limit} passes or more)")
+        }
+        Verdict::TarpitPassed => "passes: the client has waited until DATA (--targrey)".into(),
+        Verdict::Tarpit => "has to wait in the tarpit: the client was not there before".into(),
+        Verdict::Greylist { is_new: true, .. } => "greylisted: first seen in this second".into(),
+        Verdict::Greylist { missing, .. } if missing > 0.0 => {
+            format!(
+                "greylisted: {missing} of {} s of the delay are left",
+                rules.delay
+            )
+        }
+        Verdict::Greylist { .. } => {
+            format!(
+                "greylisted: the delay is over, but {} retries behind it count",
+                rules.retry_count
+            )
+        }
+        Verdict::Pass {
+            was_successful: true,
+            waited,
+        } => {
+            format!("passes: it has waited before (first seen {waited} s ago)")
+        }
+        Verdict::Pass { waited, .. } => format!("passes: first seen {waited} s ago"),
+    };
+    if outcome.clock_corrected {
+        text.push_str("; the first time lay in the future");
+    }
+    if outcome.client_whitelisted {
+        text.push_str("; this pass puts the client on the auto-whitelist");
+    }
+    if outcome.bad_record {
+        text.push_str("; a record could not be read and counts as absent");
+    }
+    text
+}

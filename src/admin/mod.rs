@@ -1,0 +1,85 @@
+//! postgreyctl: see, explain, change and move the database while the server
+//! runs.
+//!
+//! The same store and the same policy as the server's; one file a command. The
+//! order is: words, then files of the caller's, then the identity of the
+//! directory's owner, then the database.
+
+pub mod copies;
+pub mod dump;
+pub mod edit;
+pub mod environment;
+pub mod escape;
+pub mod expire;
+pub mod explain;
+pub mod export;
+pub mod failure;
+pub mod glob;
+pub mod import;
+pub mod keys;
+pub mod list;
+pub mod options;
+pub mod output;
+pub mod progress;
+pub mod records;
+pub mod state;
+pub mod stats;
+pub mod times;
+pub mod verify;
+pub mod words;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use failure::Failure;
+use options::Command;
+use output::Output;
+use words::{Asked, Words};
+
+/// Does what the command line asks for; returns the exit status.
+pub fn run(args: &[OsString]) -> i32 {
+    match Words::read(args).and_then(|asked| answer(&asked)) {
+        Ok(()) => 0,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                complain(&failure.message);
+            }
+            failure.exit_code
+        }
+    }
+}
+
+/// Writes a line to standard error, and does without if that is closed.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn answer(asked: &Asked) -> Result<(), Failure> {
+    let (command, words) = match asked {
+        Asked::Help => return print(&options::help_text()),
+        Asked::Version => return print(&format!("postgreyctl {}\n", crate::config::VERSION)),
+        Asked::Run(command, words) => (*command, words),
+    };
+    match command {
+        Command::List => list::run(words),
+        Command::Explain => explain::run(words),
+        Command::Add => edit::add(words),
+        Command::Delete => edit::delete(words),
+        Command::Forget => edit::forget(words),
+        Command::Pass => edit::pass(words),
+        Command::Expire => expire::run(words),
+        Command::Compact => copies::compact(words),
+        Command::Backup => copies::backup(words),
+        Command::Verify => verify::run(words),
+        Command::Stats => stats::run(words),
+        Command::Dump => dump::run(words),
+        Command::Export => export::run(words),
+        Command::Import => import::run(words),
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut output = Output::new();
+    output.write(text.as_bytes())?;
+    output.finish()
+}

@@ -1,0 +1,51 @@
+//! `verify`: every record is read and looked at, and nothing is changed.
+
+use super::environment::open_reader;
+use super::escape::escaped;
+use super::failure::Failure;
+use super::output::Output;
+use super::progress::Progress;
+use super::records::{Copied, each_record, objection};
+use super::words::Words;
+use crate::policy::record::Database;
+use crate::store::key::{MAX_KEY, stored_key};
+
+/// Says what is not a record; status 1 if there is one.
+pub fn run(words: &Words) -> Result<(), Failure> {
+    let mut store = open_reader(&words.dbdir())?;
+    let total = store.space()?.records.iter().sum();
+    let mut progress = Progress::new("verifying", total);
+    let mut output = Output::new();
+    let mut all_bad = 0;
+    for database in Database::ALL {
+        let (mut count, mut bad) = (0_u64, 0_u64);
+        each_record(&mut store, database, b"", &mut |record| {
+            count += 1;
+            progress.add(1);
+            if let Some(why) = complaint(database, record) {
+                bad += 1;
+                output.line(format!(
+                    "{}: {}: {why}",
+                    database.name(),
+                    escaped(&record.key)
+                ))?;
+            }
+            Ok(())
+        })?;
+        output.line(format!("{}: {count} records, {bad} bad", database.name()))?;
+        all_bad += bad;
+    }
+    output.finish()?;
+    match all_bad {
+        0 => Ok(()),
+        _ => Err(Failure::no("")),
+    }
+}
+
+fn complaint(database: Database, record: &Copied) -> Option<&'static str> {
+    let mut buffer = [0; MAX_KEY];
+    if stored_key(&record.key, &mut buffer) != record.stored_key {
+        return Some("stored under the key of another record");
+    }
+    objection(database, &record.key, &record.value)
+}

@@ -1,0 +1,264 @@
+//! The command line of postgreyctl as typed, by the grammar of the server but
+//! for its order: options may stand before and behind the operands.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use getopts::{Fail, HasArg, Occur, Options};
+
+use super::failure::Failure;
+use super::options::{Command, CommandSpec, Id, OPTIONS, OptionSpec};
+use crate::config::settings::Settings;
+use crate::config::{self, Invocation};
+
+/// The words of a command line.
+#[derive(Debug, Default)]
+pub struct Words {
+    given: Vec<(Id, OsString)>,
+    /// The words that are no options, without the command.
+    pub operands: Vec<OsString>,
+    /// The words behind `--`.
+    server_options: Vec<OsString>,
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Asked {
+    /// `--help`.
+    Help,
+    /// `--version`.
+    Version,
+    /// A command.
+    Run(Command, Words),
+}
+
+impl Words {
+    /// Reads a command line without the program's name.
+    pub fn read(args: &[OsString]) -> Result<Asked, Failure> {
+        let (own, server) = match args.iter().position(|word| word == "--") {
+            Some(at) => (&args[..at], &args[at + 1..]),
+            None => (args, &[][..]),
+        };
+        let matches = parser()
+            .parse(own.iter().map(|word| carry(word)))
+            .map_err(|fail| Failure::usage(complaint(&fail)))?;
+        let mut words = Words::default();
+        for spec in OPTIONS {
+            if !matches.opt_present(spec.name) {
+                continue;
+            }
+            let value = carried(&matches.opt_strs(spec.name).pop().unwrap_or_default());
+            if spec.value.is_some() && value.is_empty() && !may_be_empty(spec.id) {
+                let message = format!("Option {} requires an argument", spec.name);
+                return Err(Failure::usage(message));
+            }
+            words.given.push((spec.id, value));
+        }
+        if words.has(Id::Help) {
+            return Ok(Asked::Help);
+        }
+        if words.has(Id::Version) {
+            return Ok(Asked::Version);
+        }
+        words.operands = matches.free.iter().map(|word| carried(word)).collect();
+        words.server_options = server.to_vec();
+        words.check().map(|command| Asked::Run(command, words))
+    }
+
+    /// Takes the command off the operands and checks what belongs to it.
+    fn check(&mut self) -> Result<Command, Failure> {
+        if self.operands.is_empty() {
+            return Err(Failure::usage(
+                "ERROR: a command must be specified; --help shows them",
+            ));
+        }
+        let word = self.operands.remove(0);
+        let word = word.to_string_lossy();
+        let spec = CommandSpec::with_name(&word)
+            .ok_or_else(|| Failure::usage(format!("Unknown command: {word}")))?;
+        for (id, _) in &self.given {
+            let Some(option) = spec_of(*id) else { continue };
+            if !option.commands.is_empty() && !option.commands.contains(&spec.command) {
+                let message = format!("Option {} is not one of {word}", option.name);
+                return Err(Failure::usage(message));
+            }
+        }
+        let (least, most) = spec.count;
+        let takes_these = (least..=most).contains(&self.operands.len())
+            && (spec.takes_server_options || self.server_options.is_empty());
+        if takes_these {
+            return Ok(spec.command);
+        }
+        Err(Failure::usage(format!("Usage: {}", spec.usage())))
+    }
+
+    /// True if the option was given.
+    pub fn has(&self, id: Id) -> bool {
+        self.value(id).is_some()
+    }
+
+    /// The value of an option.
+    pub fn value(&self, id: Id) -> Option<&OsStr> {
+        self.given
+            .iter()
+            .find(|(own, _)| *own == id)
+            .map(|(_, value)| value.as_os_str())
+    }
+
+    /// The octets of an option's value.
+    pub fn octets(&self, id: Id) -> Option<&[u8]> {
+        self.value(id).map(OsStrExt::as_bytes)
+    }
+
+    /// The octets of an operand, empty if it was not given.
+    pub fn operand(&self, index: usize) -> &[u8] {
+        self.operands.get(index).map_or(&[], |word| word.as_bytes())
+    }
+
+    /// The directory of the database.
+    pub fn dbdir(&self) -> PathBuf {
+        self.value(Id::DbDir)
+            .map_or_else(|| config::paths::DBDIR.into(), PathBuf::from)
+    }
+
+    /// The settings of the server that the words behind `--` make.
+    pub fn server_settings(&self) -> Result<Settings, Failure> {
+        let mut args = vec![OsString::from("--print-config")];
+        args.extend(self.server_options.iter().cloned());
+        match config::parse(&args) {
+            Ok(Invocation::PrintConfig(settings)) => Ok(*settings),
+            Ok(_) => Err(Failure::usage(
+                "ERROR: behind -- only options of the server's rules are understood",
+            )),
+            Err(error) => Err(Failure::new(error.message, error.exit_code)),
+        }
+    }
+}
+
+fn spec_of(id: Id) -> Option<&'static OptionSpec> {
+    OPTIONS.iter().find(|spec| spec.id == id)
+}
+
+/// The null sender is a sender.
+fn may_be_empty(id: Id) -> bool {
+    matches!(id, Id::Sender | Id::Recipient | Id::ClientName)
+}
+
+fn parser() -> Options {
+    let mut parser = Options::new();
+    for spec in OPTIONS {
+        let takes = if spec.value.is_some() {
+            HasArg::Yes
+        } else {
+            HasArg::No
+        };
+        let short = spec.short.map(String::from).unwrap_or_default();
+        parser.opt(&short, spec.name, "", "", takes, Occur::Multi);
+    }
+    parser
+}
+
+fn complaint(fail: &Fail) -> String {
+    match fail {
+        Fail::ArgumentMissing(name) => format!("Option {name} requires an argument"),
+        Fail::UnexpectedArgument(name) => format!("Option {name} does not take an argument"),
+        Fail::UnrecognizedOption(name)
+        | Fail::OptionMissing(name)
+        | Fail::OptionDuplicated(name) => format!("Unknown option: {name}"),
+    }
+}
+
+/// getopts takes nothing but UTF-8, keys and paths are octets: they travel as
+/// one character (U+0000 to U+00FF) per octet.
+fn carry(word: &OsStr) -> String {
+    word.as_bytes().iter().copied().map(char::from).collect()
+}
+
+fn carried(word: &str) -> OsString {
+    OsString::from_vec(word.chars().filter_map(|c| u8::try_from(c).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &[&str]) -> Result<Asked, Failure> {
+        Words::read(&words.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[track_caller]
+    fn run(words: &[&str]) -> (Command, Words) {
+        match read(words) {
+            Ok(Asked::Run(command, words)) => (command, words),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_stand_anywhere_before_the_double_dash() {
+        let (command, words) = run(&[
+            "list",
+            "--json",
+            "clients",
+            "--dbdir",
+            "/x",
+            "--",
+            "--delay=7",
+            "--targrey",
+        ]);
+        assert_eq!(command, Command::List);
+        assert_eq!(words.operands, ["clients"]);
+        assert_eq!(words.dbdir(), PathBuf::from("/x"));
+        assert!(words.has(Id::Json) && !words.has(Id::Since));
+        let rules = words.server_settings().unwrap().rules;
+        assert!(rules.targrey && rules.delay == 7.0);
+    }
+
+    #[test]
+    fn mistakes_are_told_in_the_words_of_the_server() {
+        for (words, message) in [
+            (&["--bogus"][..], "Unknown option: bogus"),
+            (&["list", "--since"], "Option since requires an argument"),
+            (&["list", "--since="], "Option since requires an argument"),
+            (
+                &["list", "--json=1"],
+                "Option json does not take an argument",
+            ),
+            (&["list", "--escape"], "Option escape is not one of list"),
+            (&["lists"], "Unknown command: lists"),
+            (&[], "ERROR: a command must be specified; --help shows them"),
+            (&["verify", "now"], "Usage: postgreyctl verify"),
+            (&["verify", "--", "--delay=7"], "Usage: postgreyctl verify"),
+        ] {
+            let failure = read(words).unwrap_err();
+            assert_eq!((failure.message.as_str(), failure.exit_code), (message, 1));
+        }
+        let (_, words) = run(&["list", "--", "--delay=abc"]);
+        let failure = words.server_settings().unwrap_err();
+        assert_eq!(
+            failure.message,
+            "Value \"abc\" invalid for option delay (number expected)"
+        );
+    }
+
+    #[test]
+    fn octets_survive() {
+        let words = [
+            OsString::from("list"),
+            OsString::from_vec(b"--sender=\xff\xc3\xa9".to_vec()),
+        ];
+        let Ok(Asked::Run(_, words)) = Words::read(&words) else {
+            panic!("refused")
+        };
+        assert_eq!(words.octets(Id::Sender), Some(&b"\xff\xc3\xa9"[..]));
+    }
+
+    #[test]
+    fn the_table_names_every_option_once() {
+        for (index, spec) in OPTIONS.iter().enumerate() {
+            assert!(OPTIONS[..index].iter().all(|other| other.name != spec.name));
+            assert!(super::super::options::help_text().contains(&format!("--{}", spec.name)));
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The manual page and the completions name everything there is, and the
+//! examples of the manual work.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use postgrey::admin::options::{COMMANDS, OPTIONS};
+use postgrey::policy::record::Database;
+
+use super::{fill, import};
+
+fn text(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The manual page without the escapes of troff.
+fn manual() -> String {
+    text("man/postgreyctl.8")
+        .replace("\\-", "-")
+        .replace("\\e", "\\")
+}
+
+#[test]
+fn the_manual_names_every_command_and_option() {
+    let manual = manual();
+    let (mut sections, mut options) = (Vec::new(), Vec::new());
+    for line in manual.lines() {
+        if let Some(name) = line.strip_prefix(".SS ") {
+            sections.push(name.split(' ').next().unwrap());
+        }
+        if let Some(at) = line.find(" --").filter(|_| line.starts_with(".B")) {
+            let name = line[at + 3..].split(['=', ' ']).next().unwrap();
+            options.push((sections.last().copied().unwrap_or_default(), name));
+        }
+    }
+    for command in COMMANDS {
+        assert!(sections.contains(&command.name), "{}", command.name);
+        for option in OPTIONS {
+            if option.commands.contains(&command.command) {
+                let documented = (command.name, option.name);
+                assert!(options.contains(&documented), "{documented:?}");
+            }
+        }
+        let example = format!("\npostgreyctl {}", command.name);
+        let examples = manual.split(".SH EXAMPLES").nth(1).unwrap();
+        let is_piped = examples.contains(&format!("| postgreyctl {}", command.name));
+        assert!(is_piped || examples.contains(&example), "{}", command.name);
+    }
+    for option in OPTIONS.iter().filter(|option| option.commands.is_empty()) {
+        assert!(
+            options.iter().any(|(_, name)| *name == option.name),
+            "{}",
+            option.name
+        );
+    }
+}
+
+#[test]
+fn the_manual_is_plain() {
+    let known = [
+        ".TH", ".SH", ".SS", ".TP", ".IP", ".PP", ".B", ".I", ".BR", ".RB", ".BI", ".IR", ".RI",
+        ".nf", ".fi", ".RS", ".RE", ".\\\"",
+    ];
+    for line in text("man/postgreyctl.8")
+        .lines()
+        .filter(|line| line.starts_with('.'))
+    {
+        assert!(known.contains(&line.split(' ').next().unwrap()), "{line}");
+    }
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/postgreyctl.8");
+    if let Ok(output) = Command::new("mandoc")
+        .args(["-T", "lint", "-W", "warning"])
+        .arg(page)
+        .output()
+    {
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    }
+}
+
+/// The examples, each a script.
+fn examples() -> Vec<String> {
+    let manual = manual();
+    let examples = manual
+        .split("\n.SH ")
+        .find(|part| part.starts_with("EXAMPLES"))
+        .unwrap();
+    let blocks = examples.split("\n.nf\n").skip(1);
+    blocks
+        .map(|block| block.split("\n.fi").next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_examples_of_the_manual_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let now = postgrey::sys::clock::seconds() as u64;
+    let waiting = format!("{},{},0,91", now - 200, now - 100);
+    fill(
+        dir.path(),
+        &[
+            (
+                Database::Greylist,
+                b"192.0.2.0/alice@example.net/bob@example.com",
+                waiting.as_bytes(),
+            ),
+            (
+                Database::Greylist,
+                b"192.0.2.0/alice@example.net/carol@example.com",
+                waiting.as_bytes(),
+            ),
+        ],
+    );
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir(path("old")).unwrap();
+    import::unpack_berkeley(&import::samples()[1], &path("old"));
+    fs::copy(path("old/postgrey_clients.db"), path("postgrey_clients.db")).unwrap();
+    fs::write(
+        path("mail.log"),
+        "mx postfix/smtpd[7]: NOQUEUE: reject: RCPT from mail.example.net[192.0.2.91]: 450 4.2.0 \
+         <bob@example.com>: Recipient address rejected: Greylisted; from=<alice@example.net> \
+         to=<bob@example.com> proto=ESMTP helo=<mail.example.net>\n",
+    )
+    .unwrap();
+    let wrapper = format!(
+        "#!/bin/sh\nexec {} --dbdir={} \"$@\"\n",
+        env!("CARGO_BIN_EXE_postgreyctl"),
+        dir.path().display()
+    );
+    fs::write(path("postgreyctl"), wrapper).unwrap();
+    fs::set_permissions(path("postgreyctl"), fs::Permissions::from_mode(0o755)).unwrap();
+    let search = format!(
+        "{}:{}",
+        folder.path().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let examples = examples();
+    assert!(examples.len() >= 17, "{}", examples.len());
+    for example in examples {
+        let needs = ["db_dump ", "db_load ", "postgrey.old"];
+        let has_berkeley = Command::new("db_dump").arg("-V").output().is_ok();
+        if needs.iter().any(|word| example.contains(word)) && !has_berkeley {
+            eprintln!("skipped without Berkeley DB: {example}");
+            continue;
+        }
+        if example.contains("import") && example.contains("clients.txt") && !has_berkeley {
+            continue;
+        }
+        let script = example
+            .replace("/var/log/mail.log", "mail.log")
+            .replace("/var/spool/postfix/postgrey.old", "old");
+        let output = Command::new("sh")
+            .args(["-ec", &script])
+            .current_dir(folder.path())
+            .env("PATH", &search)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{script}: {output:?}");
+        if script.contains("explain") {
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(said.contains("\nnext         "), "{script}: {said}");
+        }
+    }
+}
+
+/// What bash would offer behind these words.
+fn offered(words: &[&str]) -> Vec<String> {
+    let script = format!(
+        ". '{}'\nCOMP_WORDS=(postgreyctl {}); COMP_CWORD={}\n_postgreyctl\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("completions/postgreyctl.bash")
+            .display(),
+        words
+            .iter()
+            .map(|word| format!("'{word}'"))
+            .collect::<Vec<_>>()
+            .join(" "),
+        words.len(),
+    );
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert!(output.stderr.is_empty(), "{words:?}: {output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines()
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn bash_offers_every_command_and_option() {
+    if Command::new("bash").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no bash");
+        return;
+    }
+    let mut names: Vec<String> = COMMANDS.iter().map(|spec| spec.name.to_owned()).collect();
+    let mut all = offered(&[""]);
+    names.sort();
+    all.sort();
+    assert_eq!(all, names);
+    for command in COMMANDS {
+        let mut all = offered(&["--dbdir", "=", "/x", command.name, "--"]);
+        let options = OPTIONS
+            .iter()
+            .filter(|spec| spec.commands.is_empty() || spec.commands.contains(&command.command));
+        let mut names: Vec<String> = options.map(|spec| format!("--{}", spec.name)).collect();
+        names.sort();
+        all.sort();
+        assert_eq!(all, names, "{}", command.name);
+    }
+    assert_eq!(offered(&["ex"]), ["explain", "export", "expire"]);
+    assert_eq!(offered(&["list", "--state", "=", "w"]), ["waiting"]);
+    assert_eq!(offered(&["explain", "--state", "D"]), ["DATA"]);
+    assert_eq!(offered(&["list", ""]), ["greylist", "clients", "tarpit"]);
+    assert!(offered(&["list", "--", "--d"]).is_empty());
+}
+
+#[test]
+fn the_completion_of_zsh_names_every_command_and_option() {
+    let script = text("completions/_postgreyctl");
+    let (before, behind) = script.split_once("case $line[1] in").unwrap();
+    for command in COMMANDS {
+        assert!(
+            before.contains(&format!("  '{}:", command.name)),
+            "{}",
+            command.name
+        );
+        let own = behind.split(";;").find(|part| {
+            let head = part.trim_start().lines().next().unwrap_or_default();
+            head.trim_end_matches(')')
+                .split('|')
+                .any(|name| name.trim() == command.name)
+        });
+        let own = own.unwrap_or_else(|| panic!("{}", command.name));
+        for option in OPTIONS
+            .iter()
+            .filter(|spec| spec.commands.contains(&command.command))
+        {
+            let sign = if option.value.is_some() { "=[" } else { "[" };
+            let name = format!("--{}{sign}", option.name);
+            assert!(own.contains(&name), "{} {name}", command.name);
+        }
+    }
+    for option in OPTIONS.iter().filter(|spec| spec.commands.is_empty()) {
+        assert!(
+            before.contains(&format!("--{}", option.name)),
+            "{}",
+            option.name
+        );
+    }
+    if let Ok(output) = Command::new("zsh")
+        .args(["-n", "completions/_postgreyctl"])
+        .output()
+    {
+        assert!(output.status.success(), "{output:?}");
+    }
+}

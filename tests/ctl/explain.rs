@@ -1,0 +1,332 @@
+//! `explain`, and that it agrees with the server.
+
+use std::fs;
+
+use postgrey::admin::explain::case::Case;
+use postgrey::policy::record::Database;
+use postgrey::policy::request::{Attribute, Request};
+use postgrey::store::memory::MemoryStore;
+use postgrey::store::{Store, StoreError};
+
+use super::server::{ask, policy, request};
+use super::{ctl, ctl_with_input, fill, records, store};
+
+/// Numbers without a pattern (xorshift), the same in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    fn one_of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+        all[self.below(all.len() as u64) as usize]
+    }
+
+    fn request(&mut self) -> Request {
+        let address = match self.below(8) {
+            0 => self
+                .one_of(&["2001:db8::1", "::ffff:192.0.2.1", "unknown", ""])
+                .to_owned(),
+            _ => format!("192.0.{}.{}", self.below(3), self.below(4)),
+        };
+        let name = self.one_of(&[
+            "mail.example",
+            "dsl-2-3.example",
+            "white.example",
+            "unknown",
+        ]);
+        let sender = self.one_of(&["a@b", "list-17@b", "", "root", "x+y@b", "A@B"]);
+        let recipient = self.one_of(&["c@d", "postmaster@d", "e@f"]);
+        let state = self.one_of(&["RCPT", "RCPT", "RCPT", "DATA"]);
+        let mut request = request(&[
+            (Attribute::ClientAddress, &address),
+            (Attribute::ClientName, name),
+            (Attribute::Sender, sender),
+            (Attribute::ProtocolState, state),
+        ]);
+        if self.below(50) > 0 {
+            request.set(Attribute::Recipient, recipient.as_bytes());
+        }
+        request
+    }
+}
+
+fn read_all(store: &mut dyn Store) -> MemoryStore {
+    let mut copy = MemoryStore::default();
+    for database in Database::ALL {
+        let mut all = Vec::new();
+        store
+            .scan(database, None, &mut |entry| {
+                all.push((entry.key.to_vec(), entry.value.to_vec()));
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+        for (key, value) in all {
+            copy.insert(database, &key, &value);
+        }
+    }
+    copy
+}
+
+/// Whether what is forecast is what then happens.
+fn agree(options: &[&str], store: &mut dyn Store, rounds: usize) {
+    let policy = policy(options);
+    let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ options.len() as u64);
+    let mut now = 1.7e9;
+    let (mut held_back, mut forecasts) = (0, 0);
+    for round in 0..rounds {
+        now += [0.0, 1.0, 60.0, 299.0, 300.0, 4000.0, 86400.0][random.below(7) as usize];
+        let request = random.request();
+        // Every tenth time with a copy of everything, to look into the future.
+        let copy = round.is_multiple_of(10).then(|| read_all(store));
+        let open = || Ok::<_, StoreError>(only_read(store, &policy, &request, now));
+        let case = Case::new(&policy, &request, now, open).unwrap();
+        let mut memory = case.memory();
+        let foretold = case.answer(&mut memory, now);
+        if let Some(mut copy) = copy {
+            let tries = case.next_tries(&mut memory, &foretold);
+            assert_eq!(
+                text(&foretold.reply),
+                ask(&policy, &mut copy, &request, now)
+            );
+            for one in tries {
+                assert_eq!(
+                    text(&one.reply),
+                    ask(&policy, &mut copy, &request, one.time)
+                );
+                forecasts += 1;
+            }
+        }
+        let answer = ask(&policy, store, &request, now);
+        assert_eq!(text(&foretold.reply), answer, "{options:?} round {round}");
+        held_back += usize::from(answer != "DUNNO");
+    }
+    assert!(
+        held_back > rounds / 50 && forecasts > 0,
+        "{held_back} {forecasts}"
+    );
+}
+
+fn text(reply: &[u8]) -> String {
+    String::from_utf8(reply.to_vec()).unwrap()
+}
+
+/// What the store says of the keys of a request, and no more.
+fn only_read(
+    store: &mut dyn Store,
+    policy: &postgrey::policy::decide::Policy,
+    request: &Request,
+    now: f64,
+) -> Box<dyn Store> {
+    use postgrey::policy::decide::Examined;
+    let mut keys = postgrey::policy::triplet::Keys::default();
+    let mut copy = MemoryStore::default();
+    if let Examined::Ask(command) = policy.examine(request, now, &mut keys) {
+        let wanted = [
+            (Database::Greylist, command.triplet),
+            (Database::Clients, command.client),
+            (Database::Tarpit, command.address),
+        ];
+        for ((database, key), value) in wanted.iter().zip(store.read(&wanted).unwrap()) {
+            if let Some(value) = value {
+                copy.insert(*database, key, &value);
+            }
+        }
+    }
+    Box::new(copy)
+}
+
+#[test]
+fn ten_thousand_requests_are_answered_as_explained() {
+    let lists = tempfile::tempdir().unwrap();
+    let file = lists.path().join("clients");
+    fs::write(&file, "white.example\n192.0.1.3\n").unwrap();
+    let clients = format!("--whitelist-clients={}", file.display());
+    let file = lists.path().join("recipients");
+    fs::write(&file, "postmaster@\n").unwrap();
+    let recipients = format!("--whitelist-recipients={}", file.display());
+    // No date: the clock may go on between forecast and answer.
+    let header = "--x-greylist-header=X-Greylist: delayed %t seconds at %h";
+    for options in [
+        &[][..],
+        &[
+            "--targrey",
+            "--retry-count=2",
+            "--tarpit=125",
+            "--max-age=7",
+        ],
+        &["--compat=targrey-1.34", "--targrey", "--retry-count=2"],
+        &["--compat=postgrey-1.37", "--auto-whitelist-clients=2"],
+        &["--privacy", "--lookup-by-host"],
+        &["--tarpit", "--delay=3600", "--retry-window=1h"],
+    ] {
+        let options = [options, &[&clients, &recipients, header]].concat();
+        agree(&options, &mut MemoryStore::default(), 1500);
+        let dir = tempfile::tempdir().unwrap();
+        agree(&options, &mut store(dir.path()), 400);
+    }
+}
+
+#[test]
+fn the_program_says_why_and_what_comes_next() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(
+        dir.path(),
+        &[
+            (
+                Database::Greylist,
+                b"192.0.2.0/a@b/c@d",
+                b"1700000000,1700000000,0,91",
+            ),
+            (Database::Clients, b"192.0.2.7", b"5,1700000000"),
+        ],
+    );
+    let before = records(dir.path(), Database::Greylist);
+    let explain = |words: &[&str]| {
+        ctl(
+            dir.path(),
+            &[&["explain", "--at=1700000100"], words].concat(),
+        )
+        .ok()
+    };
+    let text = explain(&[
+        "--client-address=192.0.2.91",
+        "--sender=a@b",
+        "--recipient=c@d",
+        "--",
+        "--retry-count=2",
+    ]);
+    assert_eq!(
+        text,
+        "client       unknown[192.0.2.91]\n\
+         sender       <a@b>\n\
+         recipient    <c@d>\n\
+         stage        RCPT\n\
+         time         2023-11-14 22:15:00\n\
+         greylist     192.0.2.0/a@b/c@d: 1700000000,1700000000,0,91 (new, first seen 2023-11-14 22:13:20, \
+         last 2023-11-14 22:13:20, count 0, expires 2023-11-16 22:13:20)\n\
+         clients      192.0.2.91: no record\n\
+         tarpit       192.0.2.91: no record\n\
+         decision     greylisted: 200 of 300 s of the delay are left\n\
+         answer       action=DEFER_IF_PERMIT Greylisted, see http://postgrey.schweikert.ch/help/d.html\n\
+         log          action=greylist, reason=early-retry (200s missing), client_name=unknown, \
+         client_address=192.0.2.91, sender=a@b, recipient=c@d\n\
+         next         2023-11-14 22:18:20: action=DEFER_IF_PERMIT Greylisted, see http://postgrey.schweikert.ch/help/d.html\n\
+         next         2023-11-14 22:23:20: action=DUNNO\n"
+    );
+    let text = explain(&["--client-address=192.0.2.7", "--client-name=mail.example"]);
+    assert!(
+        text.contains(
+            "\ndecision     passes: the client is on the auto-whitelist (5 passes or more)\n"
+        ),
+        "{text}"
+    );
+    let text = explain(&[
+        "--client-address=192.0.2.8",
+        "--recipient=c@d",
+        "--",
+        "--targrey",
+    ]);
+    assert!(text.contains("\nanswer       action=SLEEP 125\n"), "{text}");
+    assert!(
+        text.contains("\nnext         if it waits, at DATA: action=DUNNO\n"),
+        "{text}"
+    );
+    let text = explain(&[
+        "--client-address=192.0.2.8",
+        "--recipient=c@d",
+        "--",
+        "--delay=7200",
+        "--retry-window=1h",
+    ]);
+    assert!(text.lines().count() > 5, "{text}");
+    let text = explain(&["--client-address=nobody"]);
+    assert!(
+        text.contains("decision     not looked at: client_address is no address\n"),
+        "{text}"
+    );
+    assert_eq!(records(dir.path(), Database::Greylist), before);
+    assert!(
+        ctl(dir.path(), &["explain"])
+            .failed(1)
+            .starts_with("ERROR: --client-address, ")
+    );
+}
+
+#[test]
+fn a_rule_of_a_whitelist_is_named_and_needs_no_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("clients");
+    fs::write(
+        &file,
+        "# ours\n\n  /^mail[0-9]/  # all of them\n192.0.2.0/24\n",
+    )
+    .unwrap();
+    let option = format!("--whitelist-clients={}", file.display());
+    for (name, address, line) in [
+        (
+            "mail7.example",
+            "192.0.2.1",
+            "the client's name is on a whitelist, F line 3: /^mail[0-9]/  # all of them",
+        ),
+        (
+            "x.example",
+            "192.0.2.1",
+            "the client's address is on a whitelist, F line 4: 192.0.2.0/24",
+        ),
+    ] {
+        let words = [
+            "explain",
+            "--client-name",
+            name,
+            "--client-address",
+            address,
+            "--",
+            &option,
+        ];
+        let text = ctl(dir.path(), &words).ok();
+        let line = line.replace('F', file.to_str().unwrap());
+        assert!(
+            text.contains(&format!("\ndecision     passes: {line}\n")),
+            "{text}"
+        );
+        assert!(text.contains("\nanswer       action=DUNNO\n"), "{text}");
+    }
+    let words = ["explain", "--client-address=198.51.100.1", "--", &option];
+    assert!(
+        ctl(dir.path(), &words)
+            .failed(2)
+            .contains("there is no database")
+    );
+}
+
+#[test]
+fn requests_and_lines_of_logs_are_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(
+        dir.path(),
+        &[(Database::Clients, b"192.0.2.7", b"5,1700000000")],
+    );
+    let input = b"request=smtpd_access_policy\nprotocol_state=RCPT\nclient_name=n\nclient_address=192.0.2.7\n\
+                  sender=a@b\nrecipient=c@d\npolicy_test_time=1700000100\n\n";
+    let by_request = ctl_with_input(dir.path(), &["explain", "--request"], input).ok();
+    assert!(
+        by_request.contains("\ntime         2023-11-14 22:15:00\n"),
+        "{by_request}"
+    );
+    let line = "Nov 14 22:15:00 mx postgrey[7]: action=greylist, reason=new, client_name=n, \
+                client_address=192.0.2.7, sender=a@b, recipient=c@d";
+    let by_line = ctl(dir.path(), &["explain", "--at=1700000100", "--log", line]).ok();
+    assert_eq!(by_line, by_request);
+    let words = ["explain", "--at=1700000100", "--log=-"];
+    assert_eq!(
+        ctl_with_input(dir.path(), &words, line.as_bytes()).ok(),
+        by_request
+    );
+    ctl(dir.path(), &["explain", "--log=nothing"]).failed(2);
+    ctl_with_input(dir.path(), &["explain", "--request"], b"").failed(2);
+}

@@ -1,0 +1,83 @@
+//! A server's part of the tests: the same policy on the same environment.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+
+use postgrey::config::{self, Invocation, whitelists};
+use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
+use postgrey::policy::instances::Instances;
+use postgrey::policy::request::{Attribute, Request};
+use postgrey::policy::triplet::Keys;
+use postgrey::store::Store;
+
+use super::store;
+
+/// A policy as these options of the server make it.
+pub fn policy(options: &[&str]) -> Policy {
+    let mut words = vec![OsString::from("--print-config")];
+    words.extend(options.iter().map(OsString::from));
+    let settings = match config::parse(&words) {
+        Ok(Invocation::PrintConfig(settings)) => *settings,
+        other => panic!("{other:?}"),
+    };
+    Policy {
+        whitelists: whitelists::load(&settings).whitelists,
+        rules: settings.rules,
+        texts: settings.texts,
+        is_dry_run: false,
+    }
+}
+
+pub fn request(attributes: &[(Attribute, &str)]) -> Request {
+    let mut request = Request::default();
+    request.set(Attribute::Request, b"smtpd_access_policy");
+    for (attribute, value) in attributes {
+        request.set(*attribute, value.as_bytes());
+    }
+    request
+}
+
+/// What a server would answer at this time, and do.
+pub fn ask(policy: &Policy, store: &mut dyn Store, request: &Request, now: f64) -> String {
+    let mut keys = Keys::default();
+    let decision = match policy.examine(request, now, &mut keys) {
+        Examined::Decided(decision) => decision,
+        Examined::Ask(command) => {
+            let mut outcomes = Vec::new();
+            store
+                .apply_batch(&policy.rules, &[command], &mut outcomes)
+                .unwrap();
+            Decision::Stored(outcomes[0])
+        }
+    };
+    let cells = std::array::from_fn(|_| AtomicU64::new(0));
+    let surroundings = Surroundings {
+        instances: Instances::new(&cells),
+        version: "2",
+        date: &|_| {},
+    };
+    let mut reply = Vec::new();
+    policy.answer(
+        request,
+        &decision,
+        &surroundings,
+        &mut reply,
+        &mut |_, _| {},
+    );
+    let reply = String::from_utf8(reply).unwrap();
+    reply.trim_end().strip_prefix("action=").unwrap().to_owned()
+}
+
+/// The answer to a mail from `a@b` to `c@d`, as a server with these options
+/// gives it now.
+pub fn ask_now(dir: &Path, options: &[&str], address: &str) -> String {
+    let request = request(&[
+        (Attribute::ClientAddress, address),
+        (Attribute::ClientName, "mail.example"),
+        (Attribute::Sender, "a@b"),
+        (Attribute::Recipient, "c@d"),
+    ]);
+    let now = postgrey::sys::clock::seconds();
+    ask(&policy(options), &mut store(dir), &request, now)
+}

@@ -1,0 +1,305 @@
+//! Hostile input: mutations of the committed corpus, for a second each, or for
+//! `POSTGREY_FUZZ_SECONDS`.
+//!
+//! An input that panics, hangs or breaks a promise is printed in hexadecimal;
+//! it belongs into `tests/corpus` then, where every run tries it again.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "common/random.rs"]
+mod random;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use postgrey::policy::command::{Command, Now, Verdict};
+use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings, Whitelists};
+use postgrey::policy::instances::Instances;
+use postgrey::policy::record::{Database, TripletRecord};
+use postgrey::policy::request::{Event, MAX_REQUEST, RequestReader};
+use postgrey::policy::rules::{Compat, Rules, Texts};
+use postgrey::policy::triplet::Keys;
+use postgrey::policy::whitelist::{ClientWhitelist, RecipientWhitelist};
+use postgrey::store::memory::MemoryStore;
+use postgrey::store::{Entry, Store};
+use random::{Random, number_from};
+
+/// No input may take longer, on the slowest machine.
+const MOST_TIME: Duration = Duration::from_secs(10);
+/// Octets of an input at most, so that many are tried.
+const MOST_OCTETS: usize = 4096;
+
+/// Pieces that mean something to some target.
+const TOKENS: [&[u8]; 32] = [
+    b"\n",
+    b"\r\n",
+    b"\n\n",
+    b"=",
+    b"==",
+    b"request=smtpd_access_policy",
+    b"client_address=",
+    b"sender=",
+    b"recipient=",
+    b"policy_test_time=",
+    b"\0",
+    b"\xff",
+    b"%s",
+    b"#",
+    b"/",
+    b"@",
+    b"+",
+    b"(?=a)",
+    b"(a*)*b",
+    b"\\1",
+    b"[",
+    b"{1000}",
+    b"(",
+    b")",
+    b"/0",
+    b"::",
+    b"192.0.2.",
+    b",",
+    b"1e999",
+    b"-",
+    b"nan",
+    b".local",
+];
+
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/corpus")
+        .join(target);
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+fn mutate(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
+    let mut input = random.pick(corpus).clone();
+    for _ in 0..=random.below(8) {
+        let place = random.below(input.len() + 1);
+        let end = place + random.below((input.len() - place).min(64) + 1);
+        match random.below(7) {
+            0 => input.insert(place, random.next() as u8),
+            1 => drop(input.drain(place..end)),
+            2 => {
+                input = [
+                    &input[..place],
+                    TOKENS[random.below(TOKENS.len())],
+                    &input[place..],
+                ]
+                .concat()
+            }
+            3 => {
+                if let Some(octet) = input.get_mut(place) {
+                    *octet ^= 1 << random.below(8);
+                }
+            }
+            4 => {
+                let piece = input[place..end].repeat(1 + random.below(20));
+                input = [&input[..place], &piece, &input[place..]].concat();
+            }
+            5 => {
+                let other = random.pick(corpus);
+                let from = random.below(other.len() + 1);
+                input = [&input[..place], &other[from..]].concat();
+            }
+            _ => input[place..end].reverse(),
+        }
+    }
+    input.truncate(MOST_OCTETS);
+    input
+}
+
+/// Tries the corpus, then mutations of it until the time is over.
+fn fuzz(target: &str, try_input: fn(&[u8])) {
+    let corpus = corpus(target);
+    assert!(!corpus.is_empty());
+    let seed = Random::choose_seed();
+    let mut random = Random::new(seed);
+    let duration = Duration::from_secs(number_from("POSTGREY_FUZZ_SECONDS", 1));
+    let start = Instant::now();
+    let mut slowest = Duration::ZERO;
+    let mut count = 0;
+    let mut attempt = |input: &[u8]| {
+        let begin = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(|| try_input(input)));
+        let time = begin.elapsed();
+        slowest = slowest.max(time);
+        count += 1;
+        if result.is_err() || time > MOST_TIME {
+            let hex: String = input.iter().map(|octet| format!("{octet:02x}")).collect();
+            panic!("{target}: POSTGREY_SEED={seed}, {time:?}, input {hex}");
+        }
+    };
+    corpus.iter().for_each(|input| attempt(input));
+    while start.elapsed() < duration {
+        attempt(&mutate(&mut random, &corpus));
+    }
+    println!("fuzz: {target}: {count} inputs, the slowest in {slowest:.1?}");
+}
+
+fn policy(compat: Compat) -> Policy {
+    Policy {
+        rules: Rules {
+            compat,
+            targrey: compat == Compat::Targrey134,
+            tarpit: Some("2".into()),
+            ..Rules::default()
+        },
+        texts: Texts::default(),
+        whitelists: Whitelists {
+            clients: ClientWhitelist::new(compat),
+            recipients: RecipientWhitelist::new(),
+        },
+        is_dry_run: false,
+    }
+}
+
+/// The way of a request from its octets to its reply.
+fn try_requests(input: &[u8]) {
+    let cells = std::array::from_fn(|_| AtomicU64::new(0));
+    let surroundings = Surroundings {
+        instances: Instances::new(&cells),
+        version: "2",
+        date: &|_| {},
+    };
+    for compat in Compat::ALL {
+        let policy = policy(compat);
+        let mut store = MemoryStore::default();
+        let (mut reader, mut keys) = (RequestReader::default(), Keys::default());
+        for mut piece in input.chunks(if compat == Compat::Postgrey137 {
+            7
+        } else {
+            4096
+        }) {
+            while let Some(event) = reader.next_event(&mut piece) {
+                if event != Event::Request {
+                    continue;
+                }
+                let decision = match policy.examine(reader.request(), 1.7e9, &mut keys) {
+                    Examined::Decided(decision) => decision,
+                    Examined::Ask(command) => apply(&policy, &mut store, &command),
+                };
+                let mut reply = Vec::new();
+                let mut log = |_, line: &[u8]| assert!(!line.contains(&b'\n'));
+                policy.answer(
+                    reader.request(),
+                    &decision,
+                    &surroundings,
+                    &mut reply,
+                    &mut log,
+                );
+                let text = std::str::from_utf8(&reply).expect("valid UTF-8");
+                let action = text
+                    .strip_prefix("action=")
+                    .and_then(|text| text.strip_suffix("\n\n"));
+                assert!(
+                    action.is_some_and(
+                        |action| !action.is_empty() && !action.contains(char::is_control)
+                    )
+                );
+                assert!(reply.len() < MAX_REQUEST);
+            }
+        }
+    }
+}
+
+/// Through the octets in which a command travels, as between processes.
+fn apply(policy: &Policy, store: &mut MemoryStore, command: &Command) -> Decision {
+    let mut octets = Vec::new();
+    command.encode(&mut octets);
+    let travelled = Command::decode(&mut &octets[..]).expect("a command");
+    let mut outcomes = Vec::new();
+    store
+        .apply_batch(&policy.rules, &[travelled], &mut outcomes)
+        .unwrap();
+    Decision::Stored(outcomes[0])
+}
+
+/// The input is a file of clients and one of recipients, and what is asked.
+fn try_whitelists(input: &[u8]) {
+    let names = input.split(|&b| b == b'\n').take(3);
+    for compat in Compat::ALL {
+        let mut clients = ClientWhitelist::new(compat);
+        let mut recipients = RecipientWhitelist::new();
+        let mut complaints = clients.add_file("clients", input);
+        complaints.extend(clients.finish());
+        complaints.extend(recipients.add_file("recipients", input));
+        complaints.extend(recipients.finish());
+        for complaint in complaints {
+            let text = complaint.to_string();
+            assert!(!text.contains(char::is_control), "{text:?}");
+        }
+        for name in names.clone() {
+            let name = &name[..name.len().min(512)];
+            clients.match_name(name);
+            recipients.match_recipient(name);
+            let parsed = std::str::from_utf8(name)
+                .ok()
+                .and_then(|text| text.parse().ok());
+            clients.match_address(name, parsed);
+        }
+    }
+}
+
+/// The input is the value of every record that a request meets.
+fn try_records(input: &[u8]) {
+    for compat in Compat::ALL {
+        let rules = policy(compat).rules;
+        for is_data in [false, true] {
+            let mut store = MemoryStore::default();
+            for database in Database::ALL {
+                store.insert(database, b"k", input);
+            }
+            let command = Command {
+                now: Now::new(1.7e9, None),
+                address: b"k",
+                client: b"k",
+                triplet: b"k",
+                octet: b"1",
+                is_data,
+            };
+            let mut outcomes = Vec::new();
+            store.try_read(&rules, &command).unwrap();
+            for _ in 0..3 {
+                store
+                    .apply_batch(&rules, &[command], &mut outcomes)
+                    .unwrap();
+            }
+            // What was no record is one now, if it was written at all.
+            let is_written = !is_data && outcomes[2].verdict != Verdict::ClientAutoWhitelisted;
+            let mut is_record = false;
+            let mut look = |entry: Entry| {
+                is_record = TripletRecord::parse(entry.value).is_some();
+                ControlFlow::Continue(())
+            };
+            store.scan(Database::Greylist, None, &mut look).unwrap();
+            assert!(is_record || !is_written);
+            store
+                .remove_expired(&rules, Database::Greylist, &[b"k".to_vec()], 1e12)
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+fn requests() {
+    fuzz("requests", try_requests);
+}
+
+#[test]
+fn whitelists() {
+    fuzz("whitelists", try_whitelists);
+}
+
+#[test]
+fn records() {
+    fuzz("records", try_records);
+}
