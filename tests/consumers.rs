@@ -1,0 +1,163 @@
+//! The programs of others that read our log lines and replies: what each of
+//! them looks for is found in what we write. The patterns are facts about
+//! these programs, written down anew.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "common/server.rs"]
+mod server;
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use regex::Regex;
+use server::{Server, test_dir};
+
+/// A log with every line that a server writes in a normal day.
+fn log_of_a_day() -> (String, Vec<String>) {
+    let dir = test_dir();
+    let list = dir.path().join("list");
+    fs::write(&list, "white.example\n").unwrap();
+    let recipients = dir.path().join("recipients");
+    fs::write(&recipients, "postmaster@\n").unwrap();
+    let options = [
+        format!("--whitelist-clients={}", list.display()),
+        format!("--whitelist-recipients={}", recipients.display()),
+        "--auto-whitelist-clients=1".to_string(),
+    ];
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let mut server = Server::start(dir.path(), &options);
+    let mut client = server.connect();
+    client.send(b"<<EOF\n");
+    let mut replies = Vec::new();
+    let mut ask = |attributes: &[(&str, &str)]| replies.push(client.ask(attributes));
+    ask(&[
+        ("policy_test_time", "1700000000"),
+        ("queue_id", "4WXYZ1"),
+        ("instance", "a"),
+    ]);
+    ask(&[("policy_test_time", "1700000001")]);
+    ask(&[("policy_test_time", "1700000300"), ("instance", "b")]);
+    ask(&[("policy_test_time", "1700000301")]);
+    ask(&[("client_name", "mx.white.example")]);
+    ask(&[
+        ("client_address", "192.0.2.7"),
+        ("recipient", "postmaster@example.org"),
+    ]);
+    ask(&[("client_address", "198.51.100.1"), ("sender", "")]);
+    // A triplet that passed before its client was known.
+    ask(&[
+        ("client_address", "203.0.113.1"),
+        ("sender", "x@y.example"),
+        ("policy_test_time", "1700000000"),
+    ]);
+    ask(&[
+        ("client_address", "203.0.113.1"),
+        ("sender", "x@y.example"),
+        ("policy_test_time", "1700000400"),
+    ]);
+    client.send(b"request=junk\n\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log("HUP received", 1);
+    assert!(server.stop().0.success());
+    (server.log_text(), replies)
+}
+
+#[test]
+fn log_analysers_find_what_they_look_for() {
+    let (log, replies) = log_of_a_day();
+    let has = |who: &str, pattern: &str| {
+        let regex = Regex::new(&format!("(?m){pattern}")).unwrap();
+        assert!(
+            regex.is_match(&log),
+            "{who} does not find {pattern} in\n{log}"
+        );
+    };
+    // logwatch: the action with optional queue id, delay, sender, recipient.
+    has(
+        "logwatch",
+        r"^(?:[0-9A-Za-z]+: )?action=(.*?), reason=(.*?)(?:, delay=\d+)?, client_name=(.*?), client_address=(.*?)(?:, sender=(.*?))?(?:, recipient=(.*))?$",
+    );
+    has(
+        "logwatch",
+        r"^4WXYZ1: action=greylist, reason=new, client_name=",
+    );
+    has(
+        "logwatch",
+        r"^whitelisted: mail\.example\.com\[192\.0\.2\.91\]$",
+    );
+    has("logwatch", r"^ignoring garbage: <<<EOF>$");
+    has("logwatch", r"^unrecognized request type: 'junk'$");
+    has(
+        "logwatch",
+        r"^\d{4}/\d\d/\d\d-\d\d:\d\d:\d\d postgrey .* starting! pid\(\d+\)$",
+    );
+    has("logwatch", r"^Binding to ");
+    has(
+        "logwatch",
+        r"^\d{4}/\d\d/\d\d-\d\d:\d\d:\d\d Server closing!$",
+    );
+    // Monitorix: fixed texts, the last comma and blank included.
+    for text in [
+        "action=greylist, reason=new, ",
+        "action=greylist, reason=early-retry ",
+        "action=pass, reason=triplet found, ",
+        "action=pass, reason=client whitelist",
+        "action=pass, reason=client AWL",
+    ] {
+        assert!(
+            log.contains(text),
+            "Monitorix does not find {text:?} in\n{log}"
+        );
+    }
+    // munin: the action and the beginning of the reason.
+    has("munin", r"action=greylist.*reason=new");
+    has("munin", r"action=greylist.*reason=early-retry");
+    has("munin", r"action=pass.*reason=triplet");
+    has("munin", r"action=pass.*reason=client");
+    // mail-in-a-box: from the start of the line to the recipient.
+    has(
+        "mail-in-a-box",
+        r"^action=(greylist|pass), reason=(.*?), (?:delay=\d+, )?client_name=(.*), client_address=(.*), sender=(.*), recipient=(.*)$",
+    );
+    // docker-mailserver greps for these.
+    has("docker-mailserver", r"action=pass, reason=client whitelist");
+    has(
+        "docker-mailserver",
+        r"client_address=192\.0\.2\.91, sender=alice@example\.com, recipient=user@example\.org$",
+    );
+    // A null sender is left out.
+    has(
+        "the original",
+        r"^action=greylist, reason=new, client_name=mail\.example\.com, client_address=198\.51\.100\.1, recipient=",
+    );
+    has(
+        "the original",
+        r"^action=pass, reason=recipient whitelist, ",
+    );
+    has(
+        "the original",
+        r"^action=pass, reason=triplet found, delay=300, client_name=",
+    );
+    // Every line has a shape that logwatch counts or ignores.
+    let known = Regex::new(concat!(
+        r"^(?:(?:[0-9A-Za-z]+: )?action=|(?:tarpit )?whitelisted: |ignoring garbage: |",
+        r"unrecognized request type|Binding to |Setting [ug]id|HUP received|",
+        r"\d{4}/\d\d/\d\d-\d\d:\d\d:\d\d (?:postgrey .* starting!|Server closing!))"
+    ))
+    .unwrap();
+    for line in log.lines() {
+        assert!(
+            known.is_match(line),
+            "logwatch would count {line:?} as unmatched"
+        );
+    }
+    // Postfix's own line, which Monitorix, munin and Zentyal read, begins with
+    // our text; check_postgrey wants a line of this form.
+    assert!(
+        replies[0].starts_with("DEFER_IF_PERMIT Greylisted, "),
+        "{}",
+        replies[0]
+    );
+    assert!(replies.iter().all(|reply| !reply.is_empty()));
+    assert!(replies[2].starts_with("PREPEND X-Greylist: delayed 300 seconds by postgrey-"));
+}
