@@ -300,6 +300,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                 whitelists: Whitelists {
                     clients: ClientWhitelist::new(compat),
                     recipients: RecipientWhitelist::new(),
+                    s25r: None,
                 },
                 is_dry_run,
             },
