@@ -157,6 +157,7 @@ fn policy(compat: Compat) -> Policy {
         whitelists: Whitelists {
             clients: ClientWhitelist::new(compat),
             recipients: RecipientWhitelist::new(),
+            s25r: None,
         },
         is_dry_run: false,
     }
