@@ -88,7 +88,11 @@ fn make(maker: &Maker, built: &Path, root: &Path, words: &[&str]) -> Done {
 #[track_caller]
 fn makes(maker: &Maker, built: &Path, root: &Path, words: &[&str]) -> String {
     let done = make(maker, built, root, words);
-    assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{maker:?} {words:?}");
+    assert_eq!(
+        (done.status, done.stderr.as_str()),
+        (0, ""),
+        "{maker:?} {words:?}"
+    );
     done.stdout
 }
 
@@ -290,7 +294,10 @@ fn every_place_can_be_another() {
             "c/postgrey_whitelist_clients",
             "c/postgrey_whitelist_recipients",
         ];
-        let links = left.iter().filter(|name| name.starts_with("etc/rc")).count();
+        let links = left
+            .iter()
+            .filter(|name| name.starts_with("etc/rc"))
+            .count();
         assert_eq!(links, 0);
         assert!(kept.iter().all(|name| left.contains(&(*name).to_owned())));
         assert_eq!(left.len(), kept.len() + 1, "{left:?}");
@@ -304,8 +311,16 @@ fn programs_built_for_other_places_are_refused() {
     for maker in makers() {
         let root = tempfile::tempdir().unwrap();
         for (target_dir, words, said) in [
-            (built.path(), &["install", "DBDIR=/d/b"][..], "was not built for /d/b"),
-            (empty.path(), &["install"], "nothing is built: run make first"),
+            (
+                built.path(),
+                &["install", "DBDIR=/d/b"][..],
+                "was not built for /d/b",
+            ),
+            (
+                empty.path(),
+                &["install"],
+                "nothing is built: run make first",
+            ),
         ] {
             let done = make(&maker, target_dir, root.path(), words);
             assert_ne!(done.status, 0);
@@ -321,11 +336,27 @@ fn the_makefile_has_no_gnu_syntax() {
     let text = super::text("Makefile");
     for (number, line) in text.lines().enumerate() {
         let place = format!("Makefile line {}: {line}", number + 1);
-        assert!(!line.starts_with("ifeq") && !line.starts_with("ifdef"), "{place}");
-        assert!(!line.starts_with("include ") && !line.starts_with('.') || line.starts_with(".PHONY"), "{place}");
+        assert!(
+            !line.starts_with("ifeq") && !line.starts_with("ifdef"),
+            "{place}"
+        );
+        assert!(
+            !line.starts_with("include ") && !line.starts_with('.') || line.starts_with(".PHONY"),
+            "{place}"
+        );
         let is_recipe = line.starts_with('\t');
         assert!(is_recipe || !line.contains('%'), "{place}");
-        for word in [":=", "?=", "+=", "$(shell", "$(wildcard", "$(subst", "$^", "$<", "$(MAKE)"] {
+        for word in [
+            ":=",
+            "?=",
+            "+=",
+            "$(shell",
+            "$(wildcard",
+            "$(subst",
+            "$^",
+            "$<",
+            "$(MAKE)",
+        ] {
             assert!(!line.contains(word), "{place}");
         }
         // install(1) differs between systems.
