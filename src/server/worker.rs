@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 
 use super::commit::{Committer, Done};
 use super::control::{self, Message};
@@ -19,7 +19,7 @@ use super::counters::Counter;
 use super::engine::{Advance, Engine};
 use super::session::{STALL_LIMIT, Session};
 use super::shared::Shared;
-use crate::log::Log;
+use crate::log::{Level, Log};
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::signals::Signals;
 
@@ -321,7 +321,10 @@ impl Worker {
             let mut may_accept = is_late || self.is_least_busy();
             while may_accept {
                 match self.listeners[index].accept() {
-                    Ok((socket, _)) => self.add(socket),
+                    Ok((socket, peer)) => {
+                        self.log_connection(&peer);
+                        self.add(socket);
+                    }
                     Err(error) => {
                         if is_descriptor_limit(&error) {
                             self.run_out_of_descriptors(&error);
@@ -352,6 +355,19 @@ impl Worker {
             super::listener::describe(error)
         ));
         self.leave_listeners(DESCRIPTOR_PAUSE);
+    }
+
+    /// The line of `--verbose`, beginning as that of the original.
+    fn log_connection(&self, peer: &SockAddr) {
+        if !self.log.shows(Level::Info) {
+            return;
+        }
+        let line = match peer.as_socket() {
+            Some(address) => format!("CONNECT TCP Peer: \"{address}\""),
+            None => "CONNECT UNIX Socket".to_owned(),
+        };
+        self.log
+            .write(Level::Info, &super::timestamped(line.as_bytes()));
     }
 
     fn add(&mut self, socket: Socket) {
