@@ -23,15 +23,13 @@ use lmdb::{
 };
 
 use super::key::{MAX_KEY, plain_value, split_stored, stored_key, stored_value};
+use super::readers::{MAX_READERS, make_reader_file};
 use super::{Editor, Entry, Store, StoreError, Visitor};
 use crate::policy::apply::{ReadRecords, Records, apply, apply_read_only, may_decide_by_reading};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::{Database, is_expired};
 use crate::policy::rules::Rules;
 
-/// Readers are processes here: workers, spawned sessions (Postfix starts up to
-/// 200 by default) and tools; LMDB's default is 126.
-const MAX_READERS: u32 = 2000;
 /// How often a process looks whether its environment is still the one in the
 /// directory, and how long a failed open is not tried again.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -216,6 +214,12 @@ impl LmdbStore {
             true => EnvironmentFlags::NO_META_SYNC,
             false => EnvironmentFlags::NO_META_SYNC | EnvironmentFlags::NO_SYNC,
         };
+        if !self.is_reader {
+            make_reader_file(&self.options.dir).map_err(|error| {
+                let number = error.raw_os_error().unwrap_or_default();
+                self.error("write lock.mdb", lmdb::Error::from_err_code(number))
+            })?;
+        }
         let environment = Environment::new()
             .set_flags(flags)
             .set_max_dbs(Database::ALL.len() as u32)
