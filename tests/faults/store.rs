@@ -14,7 +14,7 @@ use postgrey::server::engine::{Advance, Engine};
 use postgrey::server::shared::Shared;
 use postgrey::store::expiry::{Expiry, Progress};
 use postgrey::store::memory::MemoryStore;
-use postgrey::store::{Store, StoreError, Visitor};
+use postgrey::store::{Editor, Store, StoreError, Visitor};
 
 use crate::daemon::request;
 
@@ -66,6 +66,14 @@ impl Store for Failing {
         visit: &mut Visitor,
     ) -> Result<bool, StoreError> {
         self.call("scan")?.scan(database, after, visit)
+    }
+
+    fn read(&mut self, keys: &[(Database, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.call("read")?.read(keys)
+    }
+
+    fn edit(&mut self, edit: &mut Editor) -> Result<(), StoreError> {
+        self.call("edit")?.edit(edit)
     }
 
     fn remove_expired(
