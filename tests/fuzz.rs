@@ -158,7 +158,6 @@ fn policy(compat: Compat) -> Policy {
             s25r: None,
             clients: ClientWhitelist::new(compat),
             recipients: RecipientWhitelist::new(),
-            s25r: None,
         },
         is_dry_run: false,
     }

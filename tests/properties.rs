@@ -301,7 +301,6 @@ fn policy() -> impl Strategy<Value = Policy> {
                     s25r: None,
                     clients: ClientWhitelist::new(compat),
                     recipients: RecipientWhitelist::new(),
-                    s25r: None,
                 },
                 is_dry_run,
             },
