@@ -10,6 +10,7 @@
 #   make check-solaris   type-check for Solaris and illumos
 #   make lint            format and clippy
 #   make bench           measure
+#   make deb             the package for Debian, by cargo-deb
 #   make install         programs, manual pages, whitelists, Postfix examples
 #   make install-rc      the init script and its links
 #   make install-smf     manifest and method for SMF
@@ -89,6 +90,9 @@ lint:
 
 bench:
 	$(CARGO) bench $(CARGOFLAGS)
+
+deb:
+	@sh deb/build.sh
 
 clean:
 	$(CARGO) clean
@@ -251,5 +255,5 @@ uninstall:
 	@echo '      the database in $(DBDIR), user $(USER), group $(GROUP)'
 
 # GNU make takes these for names of files otherwise; others ignore it.
-.PHONY: all run check check-all check-long check-solaris lint bench clean \
+.PHONY: all deb run check check-all check-long check-solaris lint bench clean \
 	build-for-install install install-rc install-smf install-systemd uninstall

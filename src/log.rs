@@ -61,9 +61,14 @@ impl Log {
         Log::new(Level::Notice, sinks, Complaints::new(&CELLS))
     }
 
+    /// True if lines of this level are logged: others need not be made.
+    pub fn shows(&self, level: Level) -> bool {
+        level <= self.verbosity
+    }
+
     /// Logs a line.
     pub fn write(&self, level: Level, line: &[u8]) {
-        if level > self.verbosity {
+        if !self.shows(level) {
             return;
         }
         // A panic while a line was being written must not end in another one.

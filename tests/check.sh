@@ -8,46 +8,16 @@
 #                         first ("make check-all")
 #   check.sh --long       those that take minutes, too ("make check-long")
 #
-# A test that lacks a program says so in a line "skipped: WHAT: no PROGRAM ...".
+# A test that lacks something says so in a line that begins with "skipped", best
+# in the form "skipped: WHAT: no PROGRAM on this machine".
 
-# The packages of Debian that have these programs.
-PACKAGES='postfix postfix-pcre postgrey db-util lmdb-utils mandoc groff shellcheck
-devscripts ksh93u+m bmake libxml2-utils systemd faketime man-db procps perl'
-
-install_packages() {
-        if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-                echo "check: not root on Debian: nothing is installed" >&2
-                return 0
-        fi
-        missing=
-        for package in $PACKAGES; do
-                dpkg-query -W -f '${Status}' "$package" 2>/dev/null |
-                        grep '^install ok installed' >/dev/null ||
-                        missing="$missing $package"
-        done
-        [ -n "$missing" ] || return 0
-        # Servers among the packages are not to be started.
-        policy=/usr/sbin/policy-rc.d
-        made_policy=
-        if [ ! -e "$policy" ]; then
-                printf '#!/bin/sh\nexit 101\n' >"$policy"
-                chmod 755 "$policy"
-                made_policy=yes
-        fi
-        # shellcheck disable=SC2086
-        {
-                apt-get -o DPkg::Lock::Timeout=300 -qq update &&
-                        DEBIAN_FRONTEND=noninteractive apt-get \
-                                -o DPkg::Lock::Timeout=300 -qq -y \
-                                --no-install-recommends install $missing
-        } >/dev/null </dev/null ||
-                echo "check: not all of$missing could be installed" >&2
-        [ -z "$made_policy" ] || rm -f "$policy"
-}
+# Solaris has the awk of POSIX there.
+PATH=/usr/xpg4/bin:$PATH
+export PATH
 
 long=
 case $1 in
---install) install_packages ;;
+--install) sh tests/packages.sh ;;
 --long) long=--include-ignored ;;
 '') ;;
 *)
@@ -62,7 +32,7 @@ log=$target/check.log
 status=$target/check.status
 # shellcheck disable=SC2086
 {
-        cargo test --profile tested --locked --no-fail-fast -- $long 2>&1
+        cargo test --profile tested --locked --no-fail-fast -- --show-output $long 2>&1
         echo "$?" >"$status"
 } </dev/null | tee "$log"
 
@@ -97,6 +67,9 @@ sed -n 's/.*skipped: \(.*\): no \(.*\) on this machine.*/\2	\1/p' "$log" |
                 print ":"
         }
         { print "           " $2 }'
+# What is said in other words.
+grep 'skipped[ :]' "$log" | grep -v 'on this machine' | sed 's/.*skipped/skipped/' |
+        sort -u | sed 's/^/check: /'
 result=$(cat "$status")
 if [ "$result" = 0 ]; then
         echo "check: all is well"

@@ -155,6 +155,7 @@ fn policy(compat: Compat) -> Policy {
         },
         texts: Texts::default(),
         whitelists: Whitelists {
+            s25r: None,
             clients: ClientWhitelist::new(compat),
             recipients: RecipientWhitelist::new(),
         },

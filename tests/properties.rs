@@ -298,6 +298,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                     hostname: texts.3,
                 },
                 whitelists: Whitelists {
+                    s25r: None,
                     clients: ClientWhitelist::new(compat),
                     recipients: RecipientWhitelist::new(),
                 },

@@ -29,7 +29,7 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_postgrey"));
         command
             .current_dir(dir.path())
-            .args(["--unix=socket", "--dbdir=.", "--workers=1", "--s25r"])
+            .args(["--unix=socket", "--dbdir=.", "--workers=1", "--s25r", "-v"])
             .args(["--whitelist-clients=clients", "--s25r-except=except"])
             .arg("--whitelist-recipients=recipients")
             .stdout(Stdio::null())
@@ -127,6 +127,9 @@ fn names_of_servers_pass_and_all_others_are_greylisted() {
         assert!(log.contains(line), "{line}\n--\n{log}");
     }
     assert!(!log.contains("reason=not S25R, client_name=unknown"));
+    // --verbose: a line for each connection.
+    let connections = log.matches(" CONNECT UNIX Socket\n").count();
+    assert!(connections >= 7, "{log}");
 }
 
 #[test]

@@ -9,11 +9,13 @@ use regex::Regex;
 use super::{file, find_or_skip, run, text};
 
 /// All shell scripts that are installed or run by tests.
-const SCRIPTS: [&str; 4] = [
+const SCRIPTS: [&str; 6] = [
     "rc/postgrey",
     "rc/postgrey.default",
     "smf/svc-postgrey",
     "tests/install/stub-server",
+    "tests/try.sh",
+    "tests/check.sh",
 ];
 
 /// The macros of man(7) that Solaris' man(1) knows as well.

@@ -7,6 +7,7 @@
 
 mod conf;
 mod lint;
+mod makefile;
 mod manifest;
 mod method;
 mod rc;
