@@ -155,9 +155,9 @@ fn policy(compat: Compat) -> Policy {
         },
         texts: Texts::default(),
         whitelists: Whitelists {
+            s25r: None,
             clients: ClientWhitelist::new(compat),
             recipients: RecipientWhitelist::new(),
-            s25r: None,
         },
         is_dry_run: false,
     }

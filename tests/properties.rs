@@ -298,9 +298,9 @@ fn policy() -> impl Strategy<Value = Policy> {
                     hostname: texts.3,
                 },
                 whitelists: Whitelists {
+                    s25r: None,
                     clients: ClientWhitelist::new(compat),
                     recipients: RecipientWhitelist::new(),
-                    s25r: None,
                 },
                 is_dry_run,
             },

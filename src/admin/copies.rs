@@ -7,18 +7,24 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
 use std::time::Duration;
 
 use super::environment::{LiveStore, open_reader, open_writer};
 use super::failure::Failure;
 use super::output::Output;
+use super::progress::Progress;
 use super::words::Words;
+use crate::store::lmdb::LmdbStore;
 use crate::sys::lock::Claim;
 
 /// Longer than any process uses an environment without looking whether it is
 /// still the one in the directory (a second).
 const NOTICE: Duration = Duration::from_millis(1200);
+
+/// How often the progress of a copy is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// `backup FILE|-`: what the database was at one moment, as a `data.mdb`.
 pub fn backup(words: &Words) -> Result<(), Failure> {
@@ -55,12 +61,29 @@ fn new_file(path: &Path) -> Result<File, Failure> {
         .map_err(|error| Failure::file(path, &error))
 }
 
-fn copy(
-    store: &mut crate::store::lmdb::LmdbStore,
-    path: &Path,
-    file: &File,
-) -> Result<(), Failure> {
-    store.copy_to(file)?;
+/// Copies the database into a file. LMDB does it in one call, so another thread
+/// looks how far it has come.
+fn copy(store: &mut LmdbStore, path: &Path, file: &File) -> Result<(), Failure> {
+    let space = store.space()?;
+    let total = space.used_pages.saturating_sub(space.free_pages) * space.page_size;
+    let is_done = AtomicBool::new(false);
+    let copied = thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut progress = Progress::new("copying", total);
+            let mut seen = 0;
+            while !is_done.load(Ordering::Relaxed) {
+                let size = file.metadata().map_or(seen, |metadata| metadata.len());
+                progress.add(size.saturating_sub(seen));
+                seen = size.max(seen);
+                thread::park_timeout(LOOK);
+            }
+        });
+        let copied = store.copy_to(file);
+        is_done.store(true, Ordering::Relaxed);
+        watcher.thread().unpark();
+        copied
+    });
+    copied?;
     file.sync_all().map_err(|error| Failure::file(path, &error))
 }
 

@@ -45,11 +45,11 @@ pub fn become_owner(dbdir: &Path) -> Result<(), Failure> {
     if !is_root() || uid.is_root() {
         return Ok(());
     }
-    let name = match User::from_uid(uid) {
-        Ok(Some(user)) => user.name,
-        _ => uid.to_string(),
+    // Its own group, since the directory may have come to root's.
+    let (name, gid) = match User::from_uid(uid) {
+        Ok(Some(user)) => (user.name, user.gid),
+        _ => (uid.to_string(), Gid::from_raw(found.gid())),
     };
-    let gid = Gid::from_raw(found.gid());
     become_user(&Identity { name, uid, gid }).map_err(Failure::error)
 }
 

@@ -11,12 +11,16 @@ use super::rules::Rules;
 /// Seconds after which a greylisted client's tarpit record is renewed.
 const TARPIT_RENEWAL: f64 = 300.0;
 
-/// The records a transaction gives access to.
-pub trait Records {
+/// The records a transaction lets read.
+pub trait ReadRecords {
     /// Why a record could not be read or written.
     type Error;
     /// The value under a key.
     fn get(&self, database: Database, key: &[u8]) -> Result<Option<&[u8]>, Self::Error>;
+}
+
+/// The records a transaction lets read and write.
+pub trait Records: ReadRecords {
     /// Writes a value, replacing the one that is there.
     fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), Self::Error>;
     /// Removes a record; no error if there is none.
@@ -61,8 +65,53 @@ pub fn apply<R: Records>(
     Ok(outcome)
 }
 
+/// Decides a command by reading alone; `None` if it takes a write. That is so
+/// for every triplet, which is not even looked for here.
+pub fn apply_read_only<R: ReadRecords>(
+    records: &R,
+    rules: &Rules,
+    command: &Command,
+) -> Result<Option<Outcome>, R::Error> {
+    let mut outcome = Outcome::default();
+    let mut client = None;
+    if let Some(limit) = rules.auto_whitelist {
+        client = client_numbers(records, command, &mut outcome)?;
+        if let Some((count, last)) = client
+            && count >= limit
+        {
+            return Ok((!is_renewal_due(rules, command, last)).then_some(outcome));
+        }
+    }
+    if !rules.targrey || !command.is_data {
+        return Ok(None);
+    }
+    outcome.verdict = Verdict::TarpitPassed;
+    let is_recorded = records.get(Database::Tarpit, command.address)?.is_some();
+    let is_counted = rules.auto_whitelist.is_some() && is_pass_due(rules, command, client);
+    Ok((!is_recorded && !is_counted).then_some(outcome))
+}
+
+/// True if reading alone can decide some commands of this kind: without an
+/// auto-whitelist and before DATA it never can.
+pub fn may_decide_by_reading(rules: &Rules, command: &Command) -> bool {
+    rules.auto_whitelist.is_some() || (rules.targrey && command.is_data)
+}
+
+/// True if an auto-whitelisted client's record, last counted at this time, is
+/// to be renewed: it is old, or lies in the future.
+fn is_renewal_due(rules: &Rules, command: &Command, last: f64) -> bool {
+    let now = command.now.seconds;
+    now >= last + rules.auto_whitelist_delay || last > now
+}
+
+/// True if a pass of a client with these numbers counts: one does in
+/// `auto_whitelist_delay` seconds.
+fn is_pass_due(rules: &Rules, command: &Command, client: Option<(f64, f64)>) -> bool {
+    client.is_none_or(|(_, last)| command.now.seconds >= last + rules.auto_whitelist_delay)
+}
+
 /// Numbers of a client's record; `None` without one.
-fn client_numbers<R: Records>(
+fn client_numbers<R: ReadRecords>(
     records: &R,
     command: &Command,
     outcome: &mut Outcome,
@@ -87,8 +136,7 @@ fn write_client<R: Records>(
     records.put(Database::Clients, command.client, &value)
 }
 
-/// The look-up in the auto-whitelist, which also renews a record that has not
-/// been counted up for a while, or whose time lies in the future.
+/// The look-up in the auto-whitelist, which also renews the record.
 fn is_auto_whitelisted<R: Records>(
     records: &mut R,
     rules: &Rules,
@@ -104,15 +152,14 @@ fn is_auto_whitelisted<R: Records>(
     if count < limit {
         return Ok(false);
     }
-    let now = command.now.seconds;
-    if now >= last + rules.auto_whitelist_delay || last > now {
+    if is_renewal_due(rules, command, last) {
         write_client(records, command, count + 1.0)?;
     }
     outcome.verdict = Verdict::ClientAutoWhitelisted;
     Ok(true)
 }
 
-/// Counts a pass of the client, at most one in `auto_whitelist_delay` seconds.
+/// Counts a pass of the client, if one is due.
 fn count_pass<R: Records>(
     records: &mut R,
     rules: &Rules,
@@ -122,13 +169,12 @@ fn count_pass<R: Records>(
     let Some(limit) = rules.auto_whitelist else {
         return Ok(());
     };
-    let count = match client_numbers(records, command, outcome)? {
-        Some((_, last)) if command.now.seconds < last + rules.auto_whitelist_delay => return Ok(()),
-        Some((count, _)) => count + 1.0,
-        None => 1.0,
-    };
-    write_client(records, command, count)?;
-    outcome.client_whitelisted = count == limit;
+    let client = client_numbers(records, command, outcome)?;
+    if is_pass_due(rules, command, client) {
+        let count = client.map_or(1.0, |(count, _)| count + 1.0);
+        write_client(records, command, count)?;
+        outcome.client_whitelisted = count == limit;
+    }
     Ok(())
 }
 

@@ -65,18 +65,16 @@ fn infinity_or_nan(text: &[u8]) -> Option<f64> {
 /// Appends a number with at most 15 significant digits, whole numbers without
 /// a point (`%.15g` of printf).
 pub fn push_number(out: &mut Vec<u8>, value: f64) {
-    use std::io::Write;
     const EXACT: f64 = 1e15;
-    // Writing to a Vec cannot fail.
-    let _ = if value.is_nan() {
-        out.write_all(b"NaN")
+    if value.trunc() == value && value.abs() < EXACT {
+        out.extend_from_slice(itoa::Buffer::new().format(value as i64).as_bytes());
+    } else if value.is_nan() {
+        out.extend_from_slice(b"NaN");
     } else if value.is_infinite() {
-        out.write_all(if value > 0.0 { b"Inf" } else { b"-Inf" })
-    } else if value.trunc() == value && value.abs() < EXACT {
-        write!(out, "{}", value as i64)
+        out.extend_from_slice(if value > 0.0 { b"Inf" } else { b"-Inf" });
     } else {
-        out.write_all(general_format(value).as_bytes())
-    };
+        out.extend_from_slice(general_format(value).as_bytes());
+    }
 }
 
 fn general_format(value: f64) -> String {

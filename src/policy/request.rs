@@ -174,7 +174,7 @@ impl RequestReader {
             if self.ended {
                 self.start_request();
             }
-            let end = input.iter().position(|&b| b == b'\n');
+            let end = memchr::memchr(b'\n', input);
             let (piece, rest) = match end {
                 Some(end) => (&input[..end], &input[end + 1..]),
                 None => (*input, &input[input.len()..]),
@@ -264,7 +264,7 @@ impl RequestReader {
 fn split_attribute(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let start = line.iter().position(|&b| b != b'=')?;
     let line = &line[start..];
-    let end = line.iter().position(|&b| b == b'=')?;
+    let end = memchr::memchr(b'=', line)?;
     Some((&line[..end], &line[end + 1..]))
 }
 

@@ -35,6 +35,13 @@ const FAIR_LEAD: usize = 4;
 /// How long a listener is left alone when descriptors have run out.
 const DESCRIPTOR_PAUSE: Duration = Duration::from_secs(1);
 
+/// From this number of connections on it pays to wait for the busy ones alone.
+const MANY_CONNECTIONS: usize = 50;
+/// A connection that was read from is busy for this long.
+const BUSY_TIME: Duration = Duration::from_millis(100);
+/// How often the idle connections are looked at while others are busy.
+const IDLE_LOOK: Duration = Duration::from_millis(2);
+
 /// Places in the poll set: signals, master, writer, queue of the writer, then
 /// the listeners, then the connections.
 const SIGNALS: usize = 0;
@@ -61,6 +68,9 @@ pub struct Worker {
     /// listeners go. There are no gaps: poll(2) refuses a set that is longer
     /// than the limit of descriptors.
     first_session: usize,
+    /// The places that are waited for between two looks at all of them.
+    busy: Vec<usize>,
+    last_look: Instant,
     buffer: Vec<u8>,
     command: Vec<u8>,
     done: Vec<Done>,
@@ -99,6 +109,8 @@ impl Worker {
             free: Vec::new(),
             poll: PollSet::default(),
             first_session,
+            busy: Vec::new(),
+            last_look: Instant::now(),
             buffer: vec![0; READ_BUFFER],
             command: Vec::new(),
             done: Vec::new(),
@@ -128,10 +140,7 @@ impl Worker {
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        let timeout = self
-            .deadline()
-            .map(|at| at.saturating_duration_since(Instant::now()));
-        self.poll.wait(timeout)?;
+        self.wait()?;
         if self.poll.readiness(SIGNALS).input {
             self.act_on_signals();
         }
@@ -148,6 +157,50 @@ impl Worker {
         self.look_after_time();
         self.watch_writer();
         Ok(())
+    }
+
+    /// Waits until something is ready. poll(2) takes time for every descriptor
+    /// it is given, so when a few of many connections are busy, only these are
+    /// waited for, and the idle ones looked at every [`IDLE_LOOK`].
+    fn wait(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        let mut timeout = self.deadline().map(|at| at.saturating_duration_since(now));
+        if !self.busy.is_empty() {
+            let at_most = timeout.map_or(IDLE_LOOK, |timeout| timeout.min(IDLE_LOOK));
+            let ready = self.poll.wait_for(&self.busy, Some(at_most))?;
+            if ready > 0 && self.last_look.elapsed() < IDLE_LOOK {
+                return Ok(());
+            }
+            if ready > 0 {
+                timeout = Some(Duration::ZERO);
+            }
+        }
+        self.poll.wait(timeout)?;
+        self.last_look = Instant::now();
+        self.choose_busy();
+        Ok(())
+    }
+
+    /// Chooses what is waited for between two looks at everything: nothing if
+    /// that is not worth it.
+    fn choose_busy(&mut self) {
+        self.busy.clear();
+        if self.connections() < MANY_CONNECTIONS {
+            return;
+        }
+        let now = self.last_look;
+        let is_busy = |session: &Session| {
+            session.is_waiting || now.saturating_duration_since(session.active) < BUSY_TIME
+        };
+        let first = self.first_session;
+        let sessions = self.sessions.iter().enumerate();
+        let busy = sessions.filter(|(_, session)| session.as_ref().is_some_and(is_busy));
+        self.busy.extend(0..first);
+        self.busy.extend(busy.map(|(index, _)| first + index));
+        let count = self.busy.len() - first;
+        if count == 0 || count > self.connections() / 2 {
+            self.busy.clear();
+        }
     }
 
     /// The next time something has to be looked after.
@@ -406,7 +459,10 @@ impl Worker {
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         match session.read(&mut buffer) {
-            Ok(Some(length)) => self.advance_with(index, &buffer[..length]),
+            Ok(Some(length)) => {
+                session.active = Instant::now();
+                self.advance_with(index, &buffer[..length]);
+            }
             Ok(None) => self.tidy(index),
             Err(_) => self.close(index),
         }

@@ -23,15 +23,13 @@ use lmdb::{
 };
 
 use super::key::{MAX_KEY, plain_value, split_stored, stored_key, stored_value};
+use super::readers::{MAX_READERS, make_reader_file};
 use super::{Editor, Entry, Store, StoreError, Visitor};
-use crate::policy::apply::{Records, apply};
+use crate::policy::apply::{ReadRecords, Records, apply, apply_read_only, may_decide_by_reading};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::{Database, is_expired};
 use crate::policy::rules::Rules;
 
-/// Readers are processes here: workers, spawned sessions (Postfix starts up to
-/// 200 by default) and tools; LMDB's default is 126.
-const MAX_READERS: u32 = 2000;
 /// How often a process looks whether its environment is still the one in the
 /// directory, and how long a failed open is not tried again.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,8 +74,6 @@ struct OpenEnvironment {
 
 /// Why a transaction ended early.
 enum Failure {
-    /// A write was needed in a read transaction.
-    NeedsWrite,
     /// A call of LMDB failed.
     Call(&'static str, lmdb::Error),
     /// The caller's own code ended it.
@@ -197,7 +193,6 @@ impl LmdbStore {
     fn error_of(&self, failure: Failure) -> StoreError {
         match failure {
             Failure::Call(call, error) => self.error(call, error),
-            Failure::NeedsWrite => self.error("mdb_txn_begin", "needs a write transaction"),
             Failure::Given(error) => error,
         }
     }
@@ -219,6 +214,12 @@ impl LmdbStore {
             true => EnvironmentFlags::NO_META_SYNC,
             false => EnvironmentFlags::NO_META_SYNC | EnvironmentFlags::NO_SYNC,
         };
+        if !self.is_reader {
+            make_reader_file(&self.options.dir).map_err(|error| {
+                let number = error.raw_os_error().unwrap_or_default();
+                self.error("write lock.mdb", lmdb::Error::from_err_code(number))
+            })?;
+        }
         let environment = Environment::new()
             .set_flags(flags)
             .set_max_dbs(Database::ALL.len() as u32)
@@ -332,29 +333,15 @@ fn get_record<'t>(
     }
 }
 
-impl Records for View<'_, RoTransaction<'_>> {
+impl<T: Transaction> ReadRecords for View<'_, T> {
     type Error = Failure;
 
     fn get(&self, database: Database, key: &[u8]) -> Attempt<Option<&[u8]>> {
         get_record(&self.transaction, self.databases, database, key)
-    }
-
-    fn put(&mut self, _: Database, _: &[u8], _: &[u8]) -> Attempt<()> {
-        Err(Failure::NeedsWrite)
-    }
-
-    fn delete(&mut self, _: Database, _: &[u8]) -> Attempt<()> {
-        Err(Failure::NeedsWrite)
     }
 }
 
 impl Records for View<'_, RwTransaction<'_>> {
-    type Error = Failure;
-
-    fn get(&self, database: Database, key: &[u8]) -> Attempt<Option<&[u8]>> {
-        get_record(&self.transaction, self.databases, database, key)
-    }
-
     fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Attempt<()> {
         let mut buffer = [0; MAX_KEY];
         let stored = stored_key(key, &mut buffer);
@@ -400,7 +387,7 @@ impl Editing<'_> {
     }
 }
 
-impl Records for Editing<'_> {
+impl ReadRecords for Editing<'_> {
     type Error = StoreError;
 
     fn get(&self, database: Database, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
@@ -408,7 +395,9 @@ impl Records for Editing<'_> {
             .get(database, key)
             .map_err(|failure| self.keep(failure))
     }
+}
 
+impl Records for Editing<'_> {
     fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.view
             .put(database, key, value)
@@ -484,11 +473,10 @@ impl Store for LmdbStore {
         rules: &Rules,
         command: &Command,
     ) -> Result<Option<Outcome>, StoreError> {
-        self.attempt(|open| match apply(&mut open.read()?, rules, command) {
-            Ok(outcome) => Ok(Some(outcome)),
-            Err(Failure::NeedsWrite) => Ok(None),
-            Err(failure) => Err(failure),
-        })
+        if !may_decide_by_reading(rules, command) {
+            return Ok(None);
+        }
+        self.attempt(|open| apply_read_only(&open.read()?, rules, command))
     }
 
     fn apply_batch(

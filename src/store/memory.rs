@@ -5,7 +5,7 @@ use std::collections::btree_map::Range;
 use std::ops::{Bound, ControlFlow};
 
 use super::{Editor, Entry, Store, StoreError, Visitor};
-use crate::policy::apply::{Records, apply};
+use crate::policy::apply::{ReadRecords, Records, apply, apply_read_only};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::{Database, is_expired};
 use crate::policy::rules::Rules;
@@ -16,72 +16,23 @@ pub struct MemoryStore {
     maps: [BTreeMap<Vec<u8>, Vec<u8>>; 3],
 }
 
-/// A write was needed where only reading is allowed.
-struct NeedsWrite;
-
-impl From<NeedsWrite> for StoreError {
-    fn from(NeedsWrite: NeedsWrite) -> Self {
-        StoreError {
-            call: "write",
-            place: "memory".into(),
-            reason: "read only".into(),
-        }
-    }
-}
-
-/// The maps with the errors of a store.
-struct Editing<'a>(View<'a>);
-
-impl Records for Editing<'_> {
+/// The store is its own transaction; it never fails.
+impl ReadRecords for MemoryStore {
     type Error = StoreError;
 
     fn get(&self, database: Database, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
-        Ok(self.0.get(database, key)?)
-    }
-
-    fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        Ok(self.0.put(database, key, value)?)
-    }
-
-    fn delete(&mut self, database: Database, key: &[u8]) -> Result<(), StoreError> {
-        Ok(self.0.delete(database, key)?)
-    }
-}
-
-/// The maps as one transaction sees them.
-struct View<'a> {
-    maps: &'a mut [BTreeMap<Vec<u8>, Vec<u8>>; 3],
-    may_write: bool,
-}
-
-impl View<'_> {
-    fn writable(
-        &mut self,
-        database: Database,
-    ) -> Result<&mut BTreeMap<Vec<u8>, Vec<u8>>, NeedsWrite> {
-        if self.may_write {
-            Ok(&mut self.maps[database as usize])
-        } else {
-            Err(NeedsWrite)
-        }
-    }
-}
-
-impl Records for View<'_> {
-    type Error = NeedsWrite;
-
-    fn get(&self, database: Database, key: &[u8]) -> Result<Option<&[u8]>, NeedsWrite> {
         Ok(self.maps[database as usize].get(key).map(Vec::as_slice))
     }
+}
 
-    fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), NeedsWrite> {
-        self.writable(database)?
-            .insert(key.to_vec(), value.to_vec());
+impl Records for MemoryStore {
+    fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.insert(database, key, value);
         Ok(())
     }
 
-    fn delete(&mut self, database: Database, key: &[u8]) -> Result<(), NeedsWrite> {
-        self.writable(database)?.remove(key);
+    fn delete(&mut self, database: Database, key: &[u8]) -> Result<(), StoreError> {
+        self.maps[database as usize].remove(key);
         Ok(())
     }
 }
@@ -99,11 +50,7 @@ impl Store for MemoryStore {
         rules: &Rules,
         command: &Command,
     ) -> Result<Option<Outcome>, StoreError> {
-        let mut view = View {
-            maps: &mut self.maps,
-            may_write: false,
-        };
-        Ok(apply(&mut view, rules, command).ok())
+        apply_read_only(self, rules, command)
     }
 
     fn apply_batch(
@@ -112,15 +59,9 @@ impl Store for MemoryStore {
         commands: &[Command],
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), StoreError> {
-        let mut view = View {
-            maps: &mut self.maps,
-            may_write: true,
-        };
-        outcomes.extend(
-            commands
-                .iter()
-                .flat_map(|command| apply(&mut view, rules, command)),
-        );
+        for command in commands {
+            outcomes.push(apply(self, rules, command)?);
+        }
         Ok(())
     }
 
@@ -154,10 +95,7 @@ impl Store for MemoryStore {
 
     fn edit(&mut self, edit: &mut Editor) -> Result<(), StoreError> {
         let before = self.maps.clone();
-        let result = edit(&mut Editing(View {
-            maps: &mut self.maps,
-            may_write: true,
-        }));
+        let result = edit(self);
         if result.is_err() {
             self.maps = before;
         }

@@ -9,6 +9,7 @@ pub mod expiry;
 pub mod key;
 pub mod lmdb;
 pub mod memory;
+pub mod readers;
 
 use std::fmt;
 use std::ops::ControlFlow;

@@ -44,6 +44,8 @@ pub struct Readiness {
 #[derive(Default)]
 pub struct PollSet {
     places: Vec<libc::pollfd>,
+    /// Room for [`PollSet::wait_for`].
+    chosen: Vec<libc::pollfd>,
 }
 
 const EMPTY: libc::pollfd = libc::pollfd {
@@ -83,31 +85,31 @@ impl PollSet {
         }
     }
 
-    /// Forgets all places from this one on.
-    pub fn truncate(&mut self, length: usize) {
-        self.places.truncate(length);
-    }
-
     /// Waits until a descriptor is ready; with `None` without end. The number
     /// of ready ones; 0 if the time is over or a signal came.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        // Rounded up, so that a deadline has passed when the wait is over.
-        let milliseconds = timeout.map_or(-1, |timeout| {
-            timeout.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32
-        });
-        let count = self.places.len() as libc::nfds_t;
-        // SAFETY: the pointer and the number are those of the vector.
-        let ready = unsafe { libc::poll(self.places.as_mut_ptr(), count, milliseconds) };
-        if ready >= 0 {
-            return Ok(ready as usize);
-        }
+        poll(&mut self.places, timeout)
+    }
+
+    /// The same for some of the places only: nothing is seen at the others.
+    pub fn wait_for(&mut self, chosen: &[usize], timeout: Option<Duration>) -> io::Result<usize> {
         for place in &mut self.places {
             place.revents = 0;
         }
-        match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-            error => Err(error),
+        self.chosen.clear();
+        let places = &self.places;
+        self.chosen.extend(
+            chosen
+                .iter()
+                .map(|&place| places.get(place).copied().unwrap_or(EMPTY)),
+        );
+        let ready = poll(&mut self.chosen, timeout)?;
+        for (&place, seen) in chosen.iter().zip(&self.chosen) {
+            if let Some(place) = self.places.get_mut(place) {
+                place.revents = seen.revents;
+            }
         }
+        Ok(ready)
     }
 
     /// What the last wait saw at a place.
@@ -121,5 +123,25 @@ impl PollSet {
             output: has(libc::POLLOUT),
             gone: has(libc::POLLHUP | libc::POLLERR | libc::POLLNVAL),
         }
+    }
+}
+
+fn poll(places: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<usize> {
+    // Rounded up, so that a deadline has passed when the wait is over.
+    let milliseconds = timeout.map_or(-1, |timeout| {
+        timeout.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32
+    });
+    let count = places.len() as libc::nfds_t;
+    // SAFETY: the pointer and the number are those of the slice.
+    let ready = unsafe { libc::poll(places.as_mut_ptr(), count, milliseconds) };
+    if ready >= 0 {
+        return Ok(ready as usize);
+    }
+    for place in places {
+        place.revents = 0;
+    }
+    match io::Error::last_os_error() {
+        error if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        error => Err(error),
     }
 }

@@ -237,3 +237,38 @@ fn statistics_in_three_forms() {
     assert!(text.contains("\nServer: none\n"), "{text}");
     ctl(dir.path(), &["stats", "--json", "--prometheus"]).failed(1);
 }
+
+#[test]
+fn progress_shows_on_a_terminal_after_a_second_and_nowhere_else() {
+    use std::process::Command;
+    if Command::new("script").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no script(1)");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let text: String = (0..20_000).map(|n| format!("n/a/{n}\t1,2,3\n")).collect();
+    fs::write(dir.path().join("text"), text).unwrap();
+    let import = |between: &str, redirection: &str| {
+        let (program, place) = (env!("CARGO_BIN_EXE_postgreyctl"), dir.path().display());
+        let command = format!(
+            "(head -n 9000 {place}/text; {between}; tail -n +9001 {place}/text) \
+             | {program} --dbdir={place} import - {redirection}"
+        );
+        let output = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let said = import("sleep 1.2", "");
+    assert!(
+        said.contains("reading ") && said.contains(": 20000 taken"),
+        "{said}"
+    );
+    for said in [import(":", ""), import("sleep 1.2", "2>/dev/null")] {
+        assert!(
+            !said.contains("reading ") && said.contains(": 0 taken"),
+            "{said}"
+        );
+    }
+}

@@ -163,6 +163,7 @@ fn ten_thousand_requests_are_answered_as_explained() {
         &["--compat=postgrey-1.37", "--auto-whitelist-clients=2"],
         &["--privacy", "--lookup-by-host"],
         &["--tarpit", "--delay=3600", "--retry-window=1h"],
+        &["--s25r"],
     ] {
         let options = [options, &[&clients, &recipients, header]].concat();
         agree(&options, &mut MemoryStore::default(), 1500);
@@ -329,4 +330,52 @@ fn requests_and_lines_of_logs_are_taken() {
     );
     ctl(dir.path(), &["explain", "--log=nothing"]).failed(2);
     ctl_with_input(dir.path(), &["explain", "--request"], b"").failed(2);
+}
+
+#[test]
+fn the_rule_of_s25r_or_the_exception_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(
+        dir.path(),
+        &[(Database::Clients, b"192.0.2.7", b"5,1700000000")],
+    );
+    let file = dir.path().join("exceptions");
+    fs::write(&file, "# wrongly judged\ndsl-1-2-3-4.example  ok\n").unwrap();
+    let exceptions = format!("--s25r-except={}", file.display());
+    let by_exception = format!(
+        "not suspicious: {} line 2: dsl-1-2-3-4.example  ok",
+        file.display()
+    );
+    for (name, judgement, decision) in [
+        (
+            "mail.example.org",
+            "not suspicious: no rule of s25r(7) fits the name",
+            "passes: ",
+        ),
+        (
+            "unknown",
+            "suspicious: rule 0 of s25r(7) fits the name",
+            "greylisted: ",
+        ),
+        ("dsl-1-2-3-4.example", &by_exception, "passes: "),
+    ] {
+        let words = [
+            "explain",
+            "--client-address=192.0.2.1",
+            "--client-name",
+            name,
+            "--",
+            "--s25r",
+            &exceptions,
+        ];
+        let text = ctl(dir.path(), &words).ok();
+        assert!(
+            text.contains(&format!("\ns25r         {judgement}\n")),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!("\ndecision     {decision}")),
+            "{text}"
+        );
+    }
 }

@@ -10,7 +10,7 @@ use postgrey::policy::record::Database;
 
 use super::{ctl, ctl_with_input, fill, records};
 
-const DATABASES: [(&str, Database); 3] = [
+pub const DATABASES: [(&str, Database); 3] = [
     ("postgrey", Database::Greylist),
     ("postgrey_clients", Database::Clients),
     ("tarpit_clients", Database::Tarpit),

@@ -5,6 +5,12 @@
     reason = "a test that cannot go on should stop"
 )]
 
+#[path = "../common/server.rs"]
+mod common_server;
+#[path = "../common/dialogue.rs"]
+#[allow(dead_code)]
+mod dialogue;
+
 mod care;
 mod docs;
 mod dump;
@@ -12,6 +18,7 @@ mod edit;
 mod explain;
 mod import;
 mod list;
+mod live;
 mod server;
 
 use std::io::Write;

@@ -26,6 +26,8 @@ use crate::policy::command::{Outcome, Verdict};
 use crate::policy::decide::{Decision, Policy};
 use crate::policy::request::Attribute;
 use crate::policy::rules::Rules;
+use crate::policy::s25r;
+use crate::policy::whitelist::Place;
 use crate::store::Store;
 use crate::sys::clock;
 
@@ -50,6 +52,10 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     let case = Case::new(&policy, &request, now, open)?;
     let mut text = Text(Output::new());
     text.show_request(&case, now)?;
+    if let Some(exceptions) = &policy.whitelists.s25r {
+        let name = case.request().text(Attribute::ClientName);
+        text.item("s25r", &s25r_judgement(exceptions.judge(name)))?;
+    }
     text.show_records(&policy.rules, &case, now)?;
     let mut memory = case.memory();
     let answer = case.answer(&mut memory, now);
@@ -157,6 +163,19 @@ fn describe(judged: &Judged) -> String {
     text
 }
 
+/// What the rules of S25R, or an exception from them, say of the client.
+fn s25r_judgement((verdict, reason): (s25r::Verdict, s25r::Reason)) -> String {
+    let verdict = match verdict {
+        s25r::Verdict::Suspicious => "suspicious",
+        s25r::Verdict::Ok => "not suspicious",
+    };
+    match reason {
+        s25r::Reason::Rule(rule) => format!("{verdict}: rule {rule} of s25r(7) fits the name"),
+        s25r::Reason::NoRule => format!("{verdict}: no rule of s25r(7) fits the name"),
+        s25r::Reason::Exception(place) => format!("{verdict}: {}", with_line(place)),
+    }
+}
+
 /// Why the decision is what it is.
 fn reason(rules: &Rules, case: &Case, decision: &Decision) -> String {
     match decision {
@@ -180,10 +199,19 @@ fn whitelist_reason(case: &Case) -> String {
     let Some(rule) = case.rule() else {
         return "a whitelist".into();
     };
-    let place = rule.place;
-    let line = line_of_file(Path::new(&*place.file), place.line);
-    let line = line.map_or(String::new(), |line| format!(": {line}"));
-    format!("passes: {} is on a whitelist, {place}{line}", rule.part)
+    format!(
+        "passes: {} is on a whitelist, {}",
+        rule.part,
+        with_line(rule.place)
+    )
+}
+
+/// A place, and what stands there.
+fn with_line(place: &Place) -> String {
+    match line_of_file(Path::new(&*place.file), place.line) {
+        Some(line) => format!("{place}: {line}"),
+        None => place.to_string(),
+    }
 }
 
 /// The text of a line, if the file can still be read.

@@ -37,8 +37,10 @@ use crate::policy::rules::Rules;
 use crate::store::Store;
 use crate::store::berkeley::{HEAD, is_berkeley, old_berkeley_files};
 
-/// Records of one transaction: some 30 ms without a running server's requests.
+/// Records of one transaction beside a running server: some 30 ms.
 const SLICE: usize = 2000;
+/// Without a server each flush counts, and only memory bounds a slice.
+const LONE_SLICE: usize = 10_000;
 /// Refused records told one by one.
 const MOST_TOLD: u64 = 20;
 
@@ -262,11 +264,12 @@ impl Taking<'_> {
         failed: impl Fn(io::Error) -> Failure + Copy,
     ) -> Result<(), Failure> {
         let has_server = store.server()?.is_some();
+        let most = if has_server { SLICE } else { LONE_SLICE };
         let mut slice: Vec<Spooled> = Vec::new();
         loop {
             slice.clear();
             let mut record = Spooled::default();
-            while slice.len() < SLICE && records.read(&mut record).map_err(failed)? {
+            while slice.len() < most && records.read(&mut record).map_err(failed)? {
                 if self.is_wanted(&mut record) {
                     slice.push(std::mem::take(&mut record));
                 }

@@ -1,0 +1,208 @@
+//! A disk that fails under the real server: each kind of write in turn, and a
+//! small file system that is full.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use postgrey::policy::record::Database;
+
+use crate::daemon::{
+    Daemon, PATIENCE, PROGRAM, PolicyClient, is_root, make_dbdir, make_folder, request,
+};
+
+/// Asks about a new triplet on each connection.
+fn ask_all(clients: &mut [PolicyClient], round: &str) -> Vec<String> {
+    let mut answers = Vec::new();
+    for (index, client) in clients.iter_mut().enumerate() {
+        let sender = format!("{round}c{index}@s.example");
+        let start = Instant::now();
+        answers.push(client.ask(&request("192.0.2.1", &sender, "u@example.org", &[])));
+        assert!(start.elapsed() < Duration::from_secs(3), "a slow answer");
+    }
+    answers
+}
+
+/// Waits until all are greylisted again; returns how long it took.
+fn wait_for_recovery(clients: &mut [PolicyClient], round: &str) -> Duration {
+    let start = Instant::now();
+    for count in 0.. {
+        let answers = ask_all(clients, &format!("{round}again{count}x"));
+        if answers.iter().all(|a| a.starts_with("DEFER_IF_PERMIT")) {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "no recovery: {answers:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    start.elapsed()
+}
+
+#[test]
+fn a_write_that_fails_costs_no_mail_and_ends_with_its_cause() {
+    let folder = make_folder();
+    let Some(library) = crate::build_preload(folder.path()) else {
+        return;
+    };
+    let faults = folder.path().join("faults");
+    let socket = folder.path().join("socket");
+    let daemon = Daemon::start_with(
+        folder.path(),
+        &[&format!("--unix={}", socket.display()), "--quiet"],
+        &[
+            ("LD_PRELOAD", library.to_str().unwrap()),
+            ("POSTGREY_FAULTS", faults.to_str().unwrap()),
+        ],
+    );
+    let mut clients: Vec<PolicyClient> = (0..4).map(|_| daemon.connect()).collect();
+    let first = ask_all(&mut clients, "first");
+    assert!(first.iter().all(|a| a.starts_with("DEFER_IF_PERMIT")));
+    for (call, number, words) in [
+        ("data", libc::ENOSPC, "No space left on device"),
+        ("sync", libc::EIO, "Input/output error"),
+        ("meta", libc::EIO, "Input/output error"),
+        ("data", libc::EACCES, "Permission denied"),
+        ("meta", libc::ENOSPC, "No space left on device"),
+    ] {
+        let round = format!("{call}{number}");
+        let complaints = |log: &str| {
+            log.lines()
+                .filter(|line| line.contains("mdb_"))
+                .map(str::to_string)
+                .collect::<Vec<_>>()
+        };
+        let before = complaints(&daemon.log_text()).len();
+        fs::write(&faults, format!("{call} {number}\n")).unwrap();
+        let answers = ask_all(&mut clients, &round);
+        assert!(answers.iter().all(|a| a == "DUNNO"), "{round}: {answers:?}");
+        fs::remove_file(&faults).unwrap();
+        let time = wait_for_recovery(&mut clients, &round);
+        let lines = complaints(&daemon.log_text()).split_off(before);
+        println!("check: {call} fails with {words}: DUNNO, back in {time:.1?}, log: {lines:?}");
+        // Each cause has one line a minute; it may have had it already.
+        let mut different = lines.clone();
+        different.sort();
+        different.dedup();
+        assert_eq!(different.len(), lines.len(), "{lines:?}");
+        assert!(lines.len() <= 2, "{lines:?}");
+    }
+    let log = daemon.log_text();
+    for words in [
+        "No space left on device",
+        "Input/output error",
+        "Permission denied",
+    ] {
+        assert!(log.contains(words), "no {words:?} in {log}");
+    }
+    let records = daemon.records(Database::Greylist);
+    for index in 0..4 {
+        let key = format!("192.0.2.0/firstc{index}@s.example/u@example.org");
+        assert!(records.contains_key(&key), "{key} is lost");
+    }
+}
+
+/// A small file system in memory, unmounted at the end.
+struct SmallDisk<'p>(&'p Path);
+
+impl<'p> SmallDisk<'p> {
+    /// `None` where that is not allowed.
+    fn mount(at: &'p Path) -> Option<Self> {
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=2m,mode=755", "none"])
+            .arg(at)
+            .output();
+        if is_root() && mount.is_ok_and(|output| output.status.success()) {
+            return Some(SmallDisk(at));
+        }
+        println!("skipped: this test needs root and the right to mount");
+        None
+    }
+
+    /// Fills it to the last octet.
+    fn fill(&self) {
+        let mut octets = 1 << 20;
+        let mut file = fs::File::create(self.0.join("filler")).unwrap();
+        while octets > 0 {
+            if std::io::Write::write(&mut file, &vec![0; octets]).unwrap_or(0) == 0 {
+                octets /= 2;
+            }
+        }
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_costs_no_mail_and_ends_when_there_is_room() {
+    let folder = make_folder();
+    let disk_at = folder.path().join("disk");
+    fs::create_dir(&disk_at).unwrap();
+    let Some(disk) = SmallDisk::mount(&disk_at) else {
+        return;
+    };
+    let socket = folder.path().join("socket");
+    let at = format!("--unix={}", socket.display());
+    let daemon = Daemon::start(&disk_at, &[&at, "--quiet"]);
+    let mut clients: Vec<PolicyClient> = (0..4).map(|_| daemon.connect()).collect();
+    let first = ask_all(&mut clients, "first");
+    assert!(first.iter().all(|a| a.starts_with("DEFER_IF_PERMIT")));
+    disk.fill();
+    let mut greylisted = Vec::new();
+    let mut passed = 0;
+    for count in 0..40 {
+        let answers = ask_all(&mut clients, &format!("full{count}x"));
+        for (index, answer) in answers.iter().enumerate() {
+            match answer.as_str() {
+                "DUNNO" => passed += 1,
+                _ => greylisted.push(format!("full{count}xc{index}@s.example")),
+            }
+        }
+    }
+    assert!(passed > 0, "the disk was not full");
+    disk.empty();
+    let time = wait_for_recovery(&mut clients, "room");
+    let records = daemon.records(Database::Greylist);
+    let lost = greylisted
+        .iter()
+        .filter(|sender| !records.contains_key(&format!("192.0.2.0/{sender}/u@example.org")))
+        .count();
+    println!(
+        "check: full disk: {} greylisted in free pages, {passed} DUNNO, {lost} lost, back in {time:.1?}",
+        greylisted.len()
+    );
+    assert_eq!(lost, 0);
+}
+
+#[test]
+fn a_start_on_a_full_disk_says_so() {
+    let folder = make_folder();
+    let disk_at = folder.path().join("disk");
+    fs::create_dir(&disk_at).unwrap();
+    let Some(disk) = SmallDisk::mount(&disk_at) else {
+        return;
+    };
+    let dbdir = disk_at.join("db");
+    make_dbdir(&dbdir);
+    disk.fill();
+    let start = || {
+        Command::new(PROGRAM)
+            .arg(format!("--dbdir={}", dbdir.display()))
+            .arg(format!("--unix={}", folder.path().join("s").display()))
+            .args(["--user=nobody", "--group=nogroup", "-q"])
+            .output()
+            .unwrap()
+    };
+    let output = start();
+    let text = String::from_utf8_lossy(&output.stderr);
+    println!("check: start on a full disk: {}, {text}", output.status);
+    assert!(output.status.code().is_some_and(|code| code != 0));
+    assert!(text.contains("No space left on device"), "{text}");
+}

@@ -1,0 +1,134 @@
+//! kill -9 of random children under load: what was answered is in the store.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use postgrey::policy::record::Database;
+
+use crate::daemon::{Daemon, PolicyClient, free_port, make_folder, request};
+use crate::random::{Random, number_from};
+
+const CLIENTS: usize = 8;
+const WORKERS: usize = 3;
+
+/// What happened to the requests of all clients.
+#[derive(Default)]
+struct Traffic {
+    /// Senders whose triplet the server greylisted, and when it was.
+    answered: Mutex<Vec<(String, String)>>,
+    /// Passed since the store failed: allowed, since mail goes on.
+    dunno: AtomicUsize,
+    broken: AtomicUsize,
+    longest: Mutex<Duration>,
+    is_over: AtomicBool,
+}
+
+#[test]
+fn what_was_answered_survives_the_death_of_any_child() {
+    let kills = number_from("POSTGREY_KILLS", 50);
+    let folder = make_folder();
+    let port = free_port();
+    let daemon = Daemon::start(
+        folder.path(),
+        &[
+            &format!("--inet=127.0.0.1:{port}"),
+            "--quiet",
+            &format!("--workers={WORKERS}"),
+        ],
+    );
+    daemon.wait_for_children(WORKERS + 1);
+    let traffic = Traffic::default();
+    let seed = Random::choose_seed();
+    let mut random = Random::new(seed);
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let traffic = &traffic;
+            scope.spawn(move || keep_asking(port, client, traffic));
+        }
+        for _ in 0..kills {
+            std::thread::sleep(Duration::from_millis(20 + random.next() % 60));
+            let children = daemon.children();
+            if !children.is_empty() {
+                // It may have died since; then the next one does.
+                let _ = kill(Pid::from_raw(*random.pick(&children)), Signal::SIGKILL);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        traffic.is_over.store(true, Ordering::Relaxed);
+    });
+    daemon.wait_for_children(WORKERS + 1);
+    let mut client = daemon.connect();
+    let last = client.ask(&request(
+        "192.0.2.1",
+        "last@s.example",
+        "u@example.org",
+        &[],
+    ));
+    assert!(last.starts_with("DEFER_IF_PERMIT"), "{last}");
+    let records = daemon.records(Database::Greylist);
+    let answered = traffic.answered.into_inner().unwrap();
+    let lost: Vec<_> = answered
+        .iter()
+        .filter(|(sender, time)| {
+            let record = records.get(&format!("192.0.2.0/{sender}/u@example.org"));
+            !record.is_some_and(|record| record.starts_with(&format!("{time},")))
+        })
+        .collect();
+    println!(
+        "check: {kills} kills (POSTGREY_SEED={seed}): {} answered, {} lost, {} passed without \
+         the store, {} connections broken, longest answer {:.0?}",
+        answered.len(),
+        lost.len(),
+        traffic.dunno.load(Ordering::Relaxed),
+        traffic.broken.load(Ordering::Relaxed),
+        traffic.longest.into_inner().unwrap(),
+    );
+    assert!(lost.is_empty(), "{lost:?}");
+    assert!(answered.len() > 100);
+}
+
+fn keep_asking(port: u16, client: usize, traffic: &Traffic) {
+    let mut connection = None;
+    let mut count = 0_u32;
+    while !traffic.is_over.load(Ordering::Relaxed) {
+        count += 1;
+        let start = Instant::now();
+        let sender = format!("c{client}n{count}@s.example");
+        let time = (1_700_000_000 + count).to_string();
+        let octets = request(
+            "192.0.2.1",
+            &sender,
+            "u@example.org",
+            &[("policy_test_time", &time)],
+        );
+        let mut open = || PolicyClient::try_inet(port);
+        let answer = match connection.take().map_or_else(&mut open, Ok) {
+            Ok(mut open) => {
+                let answer = open.try_ask(&octets);
+                if answer.is_ok() {
+                    connection = Some(open);
+                }
+                answer
+            }
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(answer) if answer.starts_with("DEFER_IF_PERMIT") => {
+                traffic.answered.lock().unwrap().push((sender, time));
+            }
+            Ok(answer) => {
+                assert_eq!(answer, "DUNNO");
+                traffic.dunno.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {
+                traffic.broken.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        let mut longest = traffic.longest.lock().unwrap();
+        *longest = start.elapsed().max(*longest);
+    }
+}
