@@ -71,6 +71,15 @@ sed -n 's/.*skipped: \(.*\): no \(.*\) on this machine.*/\2	\1/p' "$log" |
 grep 'skipped[ :]' "$log" | grep -v 'on this machine' | sed 's/.*skipped/skipped/' |
         sort -u | sed 's/^/check: /'
 result=$(cat "$status")
+if [ -n "$long" ]; then
+        if cargo deb --version >/dev/null 2>&1; then
+                sh deb/build.sh &&
+                        bash tests/deb.sh "$target"/debian/postgrey_*.deb ||
+                        result=1
+        else
+                echo "check: skipped: the Debian package (cargo install --locked cargo-deb)"
+        fi
+fi
 if [ "$result" = 0 ]; then
         echo "check: all is well"
 else

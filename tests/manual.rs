@@ -165,8 +165,8 @@ fn options_named_anywhere_exist() {
         let text = plain(&fs::read_to_string(root().join(name)).unwrap());
         for found in option.captures_iter(&text) {
             let word = &found[1];
-            // Options of systemctl, cargo and apt-get.
-            let is_other = ["now", "long", "install", "locked", "release"].contains(&word);
+            // Options of systemctl, cargo and postgreyctl.
+            let is_other = ["now", "long", "install", "locked", "from", "json"].contains(&word);
             let is_known = is_other || OptionSpec::with_name(word).is_some();
             assert!(is_known, "{name}: --{word}");
         }
