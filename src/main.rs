@@ -19,10 +19,20 @@ fn main() {
         Ok(Invocation::Check { settings, problems }) => say_problems(&settings, problems),
         Ok(Invocation::PrintConfig(settings)) => print(&config::print_config(&settings)),
         Err(error) => {
-            complain(&error.message);
+            if is_spawned(&args) {
+                postgrey::server::spawn::complain(&error.message);
+            } else {
+                complain(&error.message);
+            }
             error.exit_code
         }
     })
+}
+
+/// Under spawn(8) standard error is the client's connection: nothing may be
+/// written there, however wrong the other options are.
+fn is_spawned(args: &[OsString]) -> bool {
+    args.iter().any(|arg| arg == "--spawn" || arg == "-spawn")
 }
 
 /// Writes to standard output; 1 if that fails, as for `--help >/dev/full`.

@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 use server::{
     Client, LIMIT, Server, children_of, common_options, free_port, is_alive, is_root, make_db_dir,
-    pause, request, test_dir, wait_until,
+    pause, request, spawn, test_dir, wait_until,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postgrey");
@@ -456,37 +456,11 @@ fn when_descriptors_run_out_those_that_fit_are_served() {
     );
 }
 
-/// A session as spawn(8) starts it, standard error included.
-struct Spawned {
-    client: Client,
-    child: std::process::Child,
-}
-
-fn spawn(dir: &Path) -> Spawned {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let mut command = Command::new(PROGRAM);
-    command.arg("--spawn").args(common_options(dir));
-    if is_root() {
-        command.uid(User::from_name("nobody").unwrap().unwrap().uid.as_raw());
-    }
-    let end = || Stdio::from(std::os::fd::OwnedFd::from(theirs.try_clone().unwrap()));
-    let child = command
-        .stdin(end())
-        .stdout(end())
-        .stderr(end())
-        .spawn()
-        .unwrap();
-    Spawned {
-        client: Client::of(ours),
-        child,
-    }
-}
-
 #[test]
 fn spawned_sessions_and_a_daemon_share_one_database() {
     let dir = test_dir();
     let server = Server::start(dir.path(), &["--workers=2"]);
-    let mut sessions: Vec<_> = (0..32).map(|_| spawn(dir.path())).collect();
+    let mut sessions: Vec<_> = (0..32).map(|_| spawn(dir.path(), &[])).collect();
     let time = |seconds: u32| (1_700_000_000 + seconds).to_string();
     for round in 0..5_u32 {
         for (index, session) in sessions.iter_mut().enumerate() {
@@ -525,9 +499,19 @@ fn spawned_sessions_and_a_daemon_share_one_database() {
 fn a_spawned_session_without_a_database_answers_dunno_and_nothing_else() {
     let dir = test_dir();
     fs::remove_dir_all(dir.path().join("db")).unwrap();
-    let mut session = spawn(dir.path());
+    let mut session = spawn(dir.path(), &[]);
     assert_eq!(session.client.ask(&[]), "DUNNO");
     assert_eq!(session.client.ask(&[]), "DUNNO");
+}
+
+#[test]
+fn a_spawned_session_with_wrong_options_writes_nothing_to_its_client() {
+    let dir = test_dir();
+    for wrong in ["--delay=abc", "--no-such-option", "--compat=none"] {
+        let mut session = spawn(dir.path(), &[wrong]);
+        assert_eq!(session.client.reply(), None);
+        assert!(!session.child.wait().unwrap().success());
+    }
 }
 
 #[test]
@@ -674,7 +658,7 @@ fn a_read_only_file_system_is_survived() {
     let (status, message) = run(&options);
     assert_eq!(status, Some(2));
     assert!(message.contains("Read-only file system"), "{message}");
-    let mut session = spawn(dir.path());
+    let mut session = spawn(dir.path(), &[]);
     assert_eq!(
         session.client.ask(&[("sender", "new@example.com")]),
         "DUNNO"

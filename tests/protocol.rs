@@ -19,7 +19,7 @@ use nix::sys::signal::Signal;
 use postgrey::policy::record::Database;
 use postgrey::store::Store;
 use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
-use server::{Client, Server, free_port, request, test_dir, wait_until};
+use server::{Client, Server, free_port, request, spawn, test_dir, wait_until};
 
 /// The records of a database directory.
 fn records(dir: &Path, database: Database) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -51,17 +51,7 @@ struct Manner {
 /// Plays a dialogue to a running server and compares everything.
 fn play(dialogue: &Dialogue, manner: Manner) {
     let dir = test_dir();
-    for name in ["whitelist_clients", "whitelist_recipients"] {
-        fs::write(dir.path().join(name), dialogue.whitelist(name)).unwrap();
-    }
-    let clients = format!(
-        "--whitelist-clients={}",
-        dir.path().join("whitelist_clients").display()
-    );
-    let recipients = format!(
-        "--whitelist-recipients={}",
-        dir.path().join("whitelist_recipients").display()
-    );
+    let [clients, recipients] = write_whitelists(dialogue, dir.path());
     let mut options: Vec<&str> = dialogue.options.iter().map(String::as_str).collect();
     // What is compared does not depend on flushes, which would take minutes.
     options.extend([
@@ -125,19 +115,48 @@ fn play(dialogue: &Dialogue, manner: Manner) {
             dialogue.name
         );
     }
+    assert_same_records(dialogue, dir.path());
+}
+
+/// The records of a database as the dialogue has them.
+fn comparable_records(
+    dialogue: &Dialogue,
+    dir: &Path,
+    name: &str,
+    database: Database,
+) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let escaped = records(dir, database)
+        .into_iter()
+        .map(|(key, value)| (dialogue::escape(&key), dialogue::escape(&value)));
+    escaped
+        .map(|(key, value)| (key, dialogue.comparable(name, &value)))
+        .collect()
+}
+
+/// The dialogue's databases are those in this directory.
+fn assert_same_records(dialogue: &Dialogue, dir: &Path) {
     for (name, database) in [
         ("postgrey", Database::Greylist),
         ("postgrey_clients", Database::Clients),
         ("tarpit_clients", Database::Tarpit),
     ] {
-        let found: BTreeMap<Vec<u8>, Vec<u8>> = records(dir.path(), database)
-            .into_iter()
-            .map(|(key, value)| (dialogue::escape(&key), dialogue::escape(&value)))
-            .map(|(key, value)| (key, dialogue.comparable(name, &value)))
-            .collect();
+        let found = comparable_records(dialogue, dir, name, database);
         let expected = dialogue.records(name).unwrap_or_default();
         assert_eq!(found, expected, "{} {name}", dialogue.name);
     }
+}
+
+/// The whitelists of a dialogue as files, and the options that name them.
+fn write_whitelists(dialogue: &Dialogue, dir: &Path) -> [String; 2] {
+    [
+        ("clients", "whitelist_clients"),
+        ("recipients", "whitelist_recipients"),
+    ]
+    .map(|(option, name)| {
+        let path = dir.join(name);
+        fs::write(&path, dialogue.whitelist(name)).unwrap();
+        format!("--whitelist-{option}={}", path.display())
+    })
 }
 
 fn play_all(manner: Manner, of: &str) {
@@ -198,6 +217,44 @@ fn requests_may_be_sent_before_the_replies_are_read() {
         },
         "b",
     );
+}
+
+#[test]
+fn spawned_sessions_and_a_daemon_together_keep_the_records_of_a_dialogue() {
+    for wanted in ["o01-137-defaults", "o14-137t-user"] {
+        let dialogues = dialogue::without_clock();
+        let dialogue = dialogues
+            .iter()
+            .find(|dialogue| dialogue.name == wanted)
+            .unwrap();
+        let dir = test_dir();
+        let [clients, recipients] = write_whitelists(dialogue, dir.path());
+        let mut options: Vec<&str> = dialogue.options.iter().map(String::as_str).collect();
+        options.extend([
+            dialogue.compat_option(),
+            "--sync=none",
+            &clients,
+            &recipients,
+        ]);
+        let mut server = Server::start(dir.path(), &options);
+        let mut sessions: Vec<_> = (0..32).map(|_| spawn(dir.path(), &options)).collect();
+        let mut daemon = server.connect();
+        for (index, text) in dialogue.requests.iter().enumerate() {
+            // One of all in turn; a request without an answer leaves no record.
+            let client = match index % 33 {
+                32 => &mut daemon,
+                place => &mut sessions[place].client,
+            };
+            client.send(text);
+            if dialogue.replies[index].is_some() {
+                client.reply().unwrap();
+            }
+        }
+        drop(sessions);
+        drop(daemon);
+        server.stop();
+        assert_same_records(dialogue, dir.path());
+    }
 }
 
 #[test]

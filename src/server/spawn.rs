@@ -42,6 +42,14 @@ pub fn run(settings: &Settings) -> i32 {
     }
 }
 
+/// Says to syslog why a session does not start.
+pub fn complain(message: &str) {
+    syslog::open(libc::LOG_MAIL);
+    for line in message.lines() {
+        Log::to_syslog().write(Level::Fatal, line.as_bytes());
+    }
+}
+
 fn serve(settings: &Settings) -> io::Result<()> {
     let shared = Shared::new(0)?;
     let sinks = Sinks {

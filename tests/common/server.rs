@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -312,5 +313,34 @@ impl Client {
     pub fn try_ask(&mut self, attributes: &[(&str, &str)]) -> Option<String> {
         self.stream.get_mut().write_all(&request(attributes)).ok()?;
         self.reply()
+    }
+}
+
+/// A session as spawn(8) starts it, standard error included.
+pub struct Spawned {
+    pub client: Client,
+    pub child: Child,
+}
+
+pub fn spawn(dir: &Path, options: &[&str]) -> Spawned {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postgrey"));
+    command
+        .arg("--spawn")
+        .args(common_options(dir))
+        .args(options);
+    if is_root() {
+        command.uid(User::from_name("nobody").unwrap().unwrap().uid.as_raw());
+    }
+    let end = || Stdio::from(std::os::fd::OwnedFd::from(theirs.try_clone().unwrap()));
+    let child = command
+        .stdin(end())
+        .stdout(end())
+        .stderr(end())
+        .spawn()
+        .unwrap();
+    Spawned {
+        client: Client::of(ours),
+        child,
     }
 }
