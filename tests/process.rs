@@ -841,6 +841,26 @@ fn a_live_unix_socket_is_not_taken_from_another_server() {
 }
 
 #[test]
+fn old_databases_are_told_of_while_there_is_no_new_one() {
+    let dir = test_dir();
+    let mut head = vec![0; 4096];
+    head[12..16].copy_from_slice(&0x0005_3162_u32.to_le_bytes());
+    fs::write(dir.path().join("db/postgrey.db"), head).unwrap();
+    for told in [1, 1] {
+        let mut server = Server::start(dir.path(), &[]);
+        server.connect().ask(&[]);
+        assert_eq!(
+            server
+                .log_text()
+                .matches("old Berkeley DB files in ")
+                .count(),
+            told
+        );
+        server.stop();
+    }
+}
+
+#[test]
 fn socket_and_database_files_have_their_modes() {
     let dir = test_dir();
     let server = Server::start(dir.path(), &["--socketmode=0660"]);

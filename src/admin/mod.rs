@@ -36,6 +36,8 @@ use options::Command;
 use output::Output;
 use words::{Asked, Words};
 
+use crate::sys::process::lower_priority;
+
 /// Does what the command line asks for; returns the exit status.
 pub fn run(args: &[OsString]) -> i32 {
     match Words::read(args).and_then(|asked| answer(&asked)) {
@@ -60,6 +62,9 @@ fn answer(asked: &Asked) -> Result<(), Failure> {
         Asked::Version => return print(&format!("postgreyctl {}\n", crate::config::VERSION)),
         Asked::Run(command, words) => (*command, words),
     };
+    if is_reading(command) {
+        lower_priority();
+    }
     match command {
         Command::List => list::run(words),
         Command::Explain => explain::run(words),
@@ -76,6 +81,20 @@ fn answer(asked: &Asked) -> Result<(), Failure> {
         Command::Export => export::run(words),
         Command::Import => import::run(words),
     }
+}
+
+/// True for commands that may read the whole database and hold no lock the
+/// server could wait for.
+fn is_reading(command: Command) -> bool {
+    matches!(
+        command,
+        Command::List
+            | Command::Export
+            | Command::Backup
+            | Command::Verify
+            | Command::Stats
+            | Command::Dump
+    )
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -20,6 +20,7 @@ pub mod writer;
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -28,6 +29,9 @@ use crate::config::settings::Settings;
 use crate::config::{VERSION, paths, whitelists};
 use crate::log::{Level, Log, Sinks};
 use crate::policy::decide::Policy;
+use crate::policy::record::Database;
+use crate::store::Store;
+use crate::store::berkeley::old_berkeley_files;
 use crate::store::lmdb::LmdbStore;
 use crate::sys::lock::{Claim, LockFile};
 use crate::sys::process::{self, Identity, Side};
@@ -221,6 +225,7 @@ fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     store
         .prepare()
         .map_err(|error| StartError::new(2, format!("ERROR: {error}")))?;
+    tell_of_old_files(&mut store, settings, &log);
     // Each child opens the environment itself, as LMDB wants it.
     drop(store);
     let policy = load_policy(settings, &log);
@@ -370,6 +375,22 @@ fn log_start(log: &Log, listeners: &Listeners, identity: &Identity, is_daemon: b
     }
     if is_daemon {
         log.write(Level::Notice, b"Process Backgrounded");
+    }
+}
+
+/// Whoever comes from the original starts with an empty environment beside the
+/// records of years: he is told how to take them along.
+fn tell_of_old_files(store: &mut LmdbStore, settings: &Settings, log: &Log) {
+    if old_berkeley_files(&settings.dbdir).is_empty() {
+        return;
+    }
+    let is_empty = store.scan(Database::Greylist, None, &mut |_| ControlFlow::Break(()));
+    if is_empty == Ok(true) {
+        let dbdir = settings.dbdir.display();
+        let line = format!(
+            "old Berkeley DB files in {dbdir} are not used: \"postgreyctl --dbdir={dbdir} import {dbdir}\" takes them along"
+        );
+        log.write(Level::Warning, line.as_bytes());
     }
 }
 

@@ -160,6 +160,14 @@ pub fn become_user(identity: &Identity) -> Result<(), String> {
     Ok(())
 }
 
+/// Lets every other process go first, for work that nobody waits for while it
+/// holds anything.
+pub fn lower_priority() {
+    // SAFETY: the call takes a number and touches no memory. It fails only if
+    // there is no lower priority, which is as good.
+    unsafe { libc::nice(10) };
+}
+
 /// Sets the mask of permissions that new files do not get.
 pub fn set_umask(mask: u32) {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask as _));
