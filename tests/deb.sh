@@ -96,6 +96,15 @@ is_silent() {
     return 1
 }
 
+# A process that nobody has asked about is as good as gone.
+is_dead() {
+    local name state
+    [ -r "/proc/$1/stat" ] || return 0
+    read -r _ name state _ <"/proc/$1/stat"
+    echo "$name $state"
+    [ "$state" = Z ]
+}
+
 is_gone() {
     local path
     for path; do
@@ -114,6 +123,9 @@ debootstrap --variant=minbase --include=adduser,ucf,procps "$suite" "$root" "$mi
 mount -t proc proc "$root/proc"
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 cp "$package" "$root/tmp/new.deb"
+# Without an init and without this nothing would be started.
+printf '#!/bin/sh\nexit 0\n' >"$root/usr/sbin/policy-rc.d"
+chmod 755 "$root/usr/sbin/policy-rc.d"
 
 # Debian's own, with settings and a whitelist of the administrator.
 options="POSTGREY_OPTS=\"--inet=127.0.0.1:$port --delay=7\""
@@ -132,7 +144,7 @@ cat "$top/upgrade.log" >>"$log"
 check "the version is ours" inside dpkg --compare-versions \
     "$(inside dpkg-query -W -f '${Version}' postgrey)" ge 2
 check "it says how to import" grep "postgreyctl import --from=postgrey-1.37" "$top/upgrade.log"
-check "the old server is gone" test ! -d "$root/proc/$old_pid"
+check "the old server is gone" is_dead "$old_pid"
 check "the new one greylists" answers host.example.com "action=DEFER_IF_PERMIT"
 check "the settings are kept" grep -Fx "$options" "$root/etc/default/postgrey"
 check "the whitelist is kept" cmp "$top/whitelist_clients" "$root/etc/postgrey/whitelist_clients"
