@@ -133,15 +133,29 @@ fn push_syslog_line(out: &mut Vec<u8>, level: Level, line: &[u8]) -> Severity {
     severity
 }
 
+/// Control characters become `\xHH`, those beyond ASCII too, which begin
+/// escape sequences on many terminals. Other octets stay, valid UTF-8 or not.
 fn push_escaped(out: &mut Vec<u8>, line: &[u8]) {
-    for chunk in line.chunk_by(|a, b| a.is_ascii_control() == b.is_ascii_control()) {
-        if !chunk[0].is_ascii_control() {
-            out.extend_from_slice(chunk);
-            continue;
+    if line.iter().all(|octet| (b' '..=b'~').contains(octet)) {
+        return out.extend_from_slice(line);
+    }
+    for chunk in line.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            let mut buffer = [0; 4];
+            let octets = character.encode_utf8(&mut buffer).as_bytes();
+            push_octets(out, octets, |_| character.is_control());
         }
-        for octet in chunk {
+        push_octets(out, chunk.invalid(), |octet| (0x80..0xa0).contains(&octet));
+    }
+}
+
+fn push_octets(out: &mut Vec<u8>, octets: &[u8], is_escaped: impl Fn(u8) -> bool) {
+    for &octet in octets {
+        if is_escaped(octet) {
             // Writing to a Vec cannot fail.
             let _ = write!(out, "\\x{octet:02x}");
+        } else {
+            out.push(octet);
         }
     }
 }
@@ -220,6 +234,9 @@ mod tests {
         let severity = push_syslog_line(&mut out, Level::Trouble, b"a\x01\x7f%s\xff");
         assert_eq!(severity, Severity::Warning);
         assert_eq!(out, b"WARNING: a\\x01\\x7f%s\xff");
+        let mut out = Vec::new();
+        push_syslog_line(&mut out, Level::Notice, b"\xc4\x9b\xc2\x9b31m\x9b\xc3");
+        assert_eq!(out, b"\xc4\x9b\\xc2\\x9b31m\\x9b\xc3");
         let long = ["x".repeat(SYSLOG_LINE - 1), "é".into(), "y".into()].concat();
         let mut out = Vec::new();
         push_syslog_line(&mut out, Level::Notice, long.as_bytes());
