@@ -161,7 +161,7 @@ fn push_octets(out: &mut Vec<u8>, octets: &[u8], is_escaped: impl Fn(u8) -> bool
 }
 
 /// Which complaints were made lately, in cells that all processes share. Each
-/// text has one place by its hash; two that meet there may both be logged.
+/// text has a place; a new one takes the place of the oldest.
 #[derive(Clone, Copy, Debug)]
 pub struct Complaints {
     cells: &'static [AtomicU64; Complaints::CELLS],
@@ -182,8 +182,16 @@ impl Complaints {
     /// (seconds), else how many times it was held back since.
     fn admit(&self, text: &[u8], now: u64) -> Option<u64> {
         let hash = fnv1a(text);
-        let place = hash as usize % PLACES;
-        let [name, time, held] = self.cells.as_chunks::<3>().0.get(place)?;
+        let places = &self.cells.as_chunks::<3>().0;
+        let own = places
+            .iter()
+            .find(|[name, ..]| name.load(Ordering::Relaxed) == hash);
+        let oldest = || {
+            places
+                .iter()
+                .min_by_key(|[_, time, _]| time.load(Ordering::Relaxed))
+        };
+        let [name, time, held] = own.or_else(oldest)?;
         let is_same = name.swap(hash, Ordering::Relaxed) == hash;
         let last = time.load(Ordering::Relaxed);
         if is_same && (last..last.saturating_add(COMPLAINT_INTERVAL)).contains(&now) {
@@ -226,6 +234,19 @@ mod tests {
             Some(0),
             "the clock went back"
         );
+    }
+
+    #[test]
+    fn complaints_do_not_take_each_others_places() {
+        let complaints = complaints();
+        let texts: Vec<String> = (0..PLACES).map(|n| format!("cause {n}")).collect();
+        for expected in [Some(0), None, None] {
+            for text in &texts {
+                assert_eq!(complaints.admit(text.as_bytes(), 1000), expected, "{text}");
+            }
+        }
+        assert_eq!(complaints.admit(b"one more", 1001), Some(0));
+        assert_eq!(complaints.admit(b"one more", 1001), None);
     }
 
     #[test]
