@@ -133,21 +133,35 @@ fn push_syslog_line(out: &mut Vec<u8>, level: Level, line: &[u8]) -> Severity {
     severity
 }
 
+/// Control characters become `\xHH`, those beyond ASCII too, which begin
+/// escape sequences on many terminals. Other octets stay, valid UTF-8 or not.
 fn push_escaped(out: &mut Vec<u8>, line: &[u8]) {
-    for chunk in line.chunk_by(|a, b| a.is_ascii_control() == b.is_ascii_control()) {
-        if !chunk[0].is_ascii_control() {
-            out.extend_from_slice(chunk);
-            continue;
+    if line.iter().all(|octet| (b' '..=b'~').contains(octet)) {
+        return out.extend_from_slice(line);
+    }
+    for chunk in line.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            let mut buffer = [0; 4];
+            let octets = character.encode_utf8(&mut buffer).as_bytes();
+            push_octets(out, octets, |_| character.is_control());
         }
-        for octet in chunk {
+        push_octets(out, chunk.invalid(), |octet| (0x80..0xa0).contains(&octet));
+    }
+}
+
+fn push_octets(out: &mut Vec<u8>, octets: &[u8], is_escaped: impl Fn(u8) -> bool) {
+    for &octet in octets {
+        if is_escaped(octet) {
             // Writing to a Vec cannot fail.
             let _ = write!(out, "\\x{octet:02x}");
+        } else {
+            out.push(octet);
         }
     }
 }
 
 /// Which complaints were made lately, in cells that all processes share. Each
-/// text has one place by its hash; two that meet there may both be logged.
+/// text has a place; a new one takes the place of the oldest.
 #[derive(Clone, Copy, Debug)]
 pub struct Complaints {
     cells: &'static [AtomicU64; Complaints::CELLS],
@@ -168,8 +182,16 @@ impl Complaints {
     /// (seconds), else how many times it was held back since.
     fn admit(&self, text: &[u8], now: u64) -> Option<u64> {
         let hash = fnv1a(text);
-        let place = hash as usize % PLACES;
-        let [name, time, held] = self.cells.as_chunks::<3>().0.get(place)?;
+        let places = &self.cells.as_chunks::<3>().0;
+        let own = places
+            .iter()
+            .find(|[name, ..]| name.load(Ordering::Relaxed) == hash);
+        let oldest = || {
+            places
+                .iter()
+                .min_by_key(|[_, time, _]| time.load(Ordering::Relaxed))
+        };
+        let [name, time, held] = own.or_else(oldest)?;
         let is_same = name.swap(hash, Ordering::Relaxed) == hash;
         let last = time.load(Ordering::Relaxed);
         if is_same && (last..last.saturating_add(COMPLAINT_INTERVAL)).contains(&now) {
@@ -215,11 +237,27 @@ mod tests {
     }
 
     #[test]
+    fn complaints_do_not_take_each_others_places() {
+        let complaints = complaints();
+        let texts: Vec<String> = (0..PLACES).map(|n| format!("cause {n}")).collect();
+        for expected in [Some(0), None, None] {
+            for text in &texts {
+                assert_eq!(complaints.admit(text.as_bytes(), 1000), expected, "{text}");
+            }
+        }
+        assert_eq!(complaints.admit(b"one more", 1001), Some(0));
+        assert_eq!(complaints.admit(b"one more", 1001), None);
+    }
+
+    #[test]
     fn syslog_lines_are_escaped_and_cut() {
         let mut out = Vec::new();
         let severity = push_syslog_line(&mut out, Level::Trouble, b"a\x01\x7f%s\xff");
         assert_eq!(severity, Severity::Warning);
         assert_eq!(out, b"WARNING: a\\x01\\x7f%s\xff");
+        let mut out = Vec::new();
+        push_syslog_line(&mut out, Level::Notice, b"\xc4\x9b\xc2\x9b31m\x9b\xc3");
+        assert_eq!(out, b"\xc4\x9b\\xc2\\x9b31m\\x9b\xc3");
         let long = ["x".repeat(SYSLOG_LINE - 1), "é".into(), "y".into()].concat();
         let mut out = Vec::new();
         push_syslog_line(&mut out, Level::Notice, long.as_bytes());

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -67,11 +67,9 @@ impl Listeners {
         };
         let socket = patiently(|| {
             remove_stale_socket(path)?;
-            socket::listen_unix(path, settings.listen_queue_size)
+            socket::listen_unix(path, settings.socket_mode, settings.listen_queue_size)
         })
         .map_err(fail)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(settings.socket_mode))
-            .map_err(fail)?;
         if process::is_root() {
             std::os::unix::fs::lchown(
                 path,

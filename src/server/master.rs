@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::Report;
 use super::commit::{Committer, WriterLink};
 use super::control::{self, Message};
 use super::counters::Counter;
@@ -18,6 +17,7 @@ use super::listener::Listeners;
 use super::shared::Shared;
 use super::worker::Worker;
 use super::writer::Writer;
+use super::{PidFile, Report};
 use crate::config::settings::Settings;
 use crate::config::whitelists;
 use crate::log::{Level, Log};
@@ -125,6 +125,8 @@ impl Coalesced {
 
 /// The master process.
 pub struct Master {
+    /// The file with the master's number; the children do not keep it open.
+    pub pid_file: PidFile,
     settings: Settings,
     policy: Policy,
     listeners: Listeners,
@@ -168,6 +170,7 @@ impl Master {
             })
             .collect();
         Ok(Master {
+            pid_file: PidFile::default(),
             settings: settings.clone(),
             policy,
             listeners,
@@ -303,6 +306,7 @@ impl Master {
         // The ends of its sisters' sockets must not live on in this process:
         // each child sees by them that the master is gone.
         self.children.clear();
+        drop(std::mem::take(&mut self.pid_file));
         self.report.drop_unsent();
         let Ok(no_signals) = Signals::install(&[]) else {
             return 1;

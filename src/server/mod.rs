@@ -196,6 +196,8 @@ fn facility_of(settings: &Settings) -> i32 {
 fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     let identity = find_identity(settings)?;
     process::set_umask(0o077);
+    process::forbid_core_dumps()
+        .map_err(|error| StartError::of_io("cannot forbid core dumps", &error))?;
     let lock = take_daemon_lock(settings, &identity)?;
     let listeners = Listeners::bind(settings, &identity)?;
     if listeners.sockets.len() > MAX_LISTENERS {
@@ -244,10 +246,11 @@ fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
         report.clone(),
     )
     .map_err(|error| StartError::of_io("cannot start", &error))?;
+    master.pid_file = pid_file;
     let result = master.run();
     log.write(Level::Notice, &timestamped(b"Server closing!"));
     master.remove_socket_files();
-    pid_file.remove();
+    master.pid_file.remove();
     result.map_err(|error| StartError::of_io("the master ends", &error))
 }
 
@@ -305,7 +308,8 @@ fn give_to(file: &std::fs::File, identity: &Identity) -> io::Result<()> {
 
 /// The file with the number of the master. A lock on it tells a living master
 /// from a file left behind.
-struct PidFile(Option<LockFile>);
+#[derive(Default)]
+pub struct PidFile(Option<LockFile>);
 
 impl PidFile {
     fn write(settings: &Settings, identity: &Identity) -> Result<Self, StartError> {

@@ -30,6 +30,8 @@ pub fn run(settings: &Settings) -> i32 {
     syslog::open(facility_of(settings));
     report_panics_to_syslog();
     process::set_umask(0o077);
+    // Where that is not allowed, mail still has to be answered.
+    let _ = process::forbid_core_dumps();
     match serve(settings) {
         Ok(()) => 0,
         // The client is gone: nothing was lost that it could have read.

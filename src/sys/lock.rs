@@ -7,7 +7,7 @@
 use std::cell::OnceCell;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -31,7 +31,8 @@ pub struct LockFile {
 
 impl LockFile {
     /// A lock file that is made with this mode if it is missing. A symbolic
-    /// link is refused.
+    /// link is refused, and so is a file with a second name: root gives lock
+    /// files away, in directories where others may make links.
     pub fn new(path: PathBuf, mode: u32) -> Self {
         LockFile {
             path,
@@ -62,6 +63,10 @@ impl LockFile {
                 .mode(self.mode)
                 .custom_flags(libc::O_NOFOLLOW)
                 .open(&self.path)?;
+            let metadata = file.metadata()?;
+            if !metadata.is_file() || metadata.nlink() > 1 {
+                return Err(nix::Error::EMLINK.into());
+            }
             // Nobody else could have set it: the cell is not shared.
             let _ = self.file.set(file);
         }

@@ -168,9 +168,27 @@ pub fn lower_priority() {
     unsafe { libc::nice(10) };
 }
 
-/// Sets the mask of permissions that new files do not get.
-pub fn set_umask(mask: u32) {
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask as _));
+/// Sets the mask of permissions that new files do not get; returns the old one.
+pub fn set_umask(mask: u32) -> u32 {
+    // The type differs between systems.
+    #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask as _))
+        .bits()
+        .into()
+}
+
+/// Sees to it that no core is written when a process dies: it would hold the
+/// addresses of senders and recipients.
+pub fn forbid_core_dumps() -> io::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the call gets a valid pointer to a structure of integers.
+    if unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Raises the limit of open descriptors to the hard limit and returns it.

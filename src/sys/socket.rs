@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::process;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// A listening TCP socket; `both_families` lets an IPv6 one take IPv4 too.
@@ -19,10 +20,15 @@ pub fn listen_inet(address: SocketAddr, backlog: i32, both_families: bool) -> io
     Ok(socket)
 }
 
-/// A listening UNIX socket.
-pub fn listen_unix(path: &Path, backlog: i32) -> io::Result<Socket> {
+/// A listening UNIX socket of this mode. The mode comes from the umask: by the
+/// time of a chmod(2) the path could lead to another file.
+pub fn listen_unix(path: &Path, mode: u32, backlog: i32) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(&SockAddr::unix(path)?)?;
+    let address = SockAddr::unix(path)?;
+    let umask = process::set_umask(0o777 & !mode);
+    let bound = socket.bind(&address);
+    process::set_umask(umask);
+    bound?;
     socket.listen(backlog)?;
     socket.set_nonblocking(true)?;
     Ok(socket)

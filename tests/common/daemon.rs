@@ -63,6 +63,24 @@ pub fn give_to_server(path: &Path) {
     nix::unistd::chown(path, Some(nobody.uid), Some(gid)).unwrap();
 }
 
+/// Compiles a library to be preloaded into the server; `None` without a C
+/// compiler.
+pub fn build_library(source: &str, folder: &Path) -> Option<PathBuf> {
+    let library = folder.join("preload.so");
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-o"])
+        .arg(&library)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(source))
+        .arg("-ldl")
+        .status();
+    let Ok(status) = status else {
+        println!("skipped: this test needs a C compiler (Debian's package gcc)");
+        return None;
+    };
+    assert!(status.success());
+    Some(library)
+}
+
 /// A port of 127.0.0.1 nobody listens on.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

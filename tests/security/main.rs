@@ -1,0 +1,317 @@
+//! What a hostile sender, a compromised worker, and whoever may write beside
+//! the database cannot do.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../common/daemon.rs"]
+mod daemon;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use daemon::{Daemon, PROGRAM, free_port, is_root, make_dbdir, make_folder, request};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const NOBODY: u32 = 65534;
+
+fn needs_root() -> bool {
+    if !is_root() {
+        println!("skipped: this test needs root");
+    }
+    !is_root()
+}
+
+#[test]
+fn modes_and_owners_are_no_wider_than_needed() {
+    if needs_root() {
+        return;
+    }
+    for (option, mode) in [("--socketmode=0660", 0o660), ("--quiet", 0o666)] {
+        let folder = make_folder();
+        let socket = folder.path().join("socket");
+        let pidfile = folder.path().join("pid");
+        let daemon = Daemon::start(
+            folder.path(),
+            &[
+                &format!("--unix={}", socket.display()),
+                &format!("--pidfile={}", pidfile.display()),
+                option,
+            ],
+        );
+        daemon
+            .connect()
+            .ask(&request("192.0.2.1", "a@s.example", "u@example.org", &[]));
+        let metadata = fs::metadata(&socket).unwrap();
+        assert!(metadata.file_type().is_socket());
+        assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (mode, NOBODY));
+        let metadata = fs::metadata(&pidfile).unwrap();
+        assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (0o644, NOBODY));
+        for entry in fs::read_dir(&daemon.dbdir).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = fs::metadata(&path).unwrap();
+            let seen = (metadata.mode() & 0o7777, metadata.uid());
+            assert_eq!(seen, (0o600, NOBODY), "{}", path.display());
+        }
+        for pid in daemon.children().into_iter().chain([daemon.pid()]) {
+            assert_eq!(status(pid)["Umask"], "0077");
+        }
+    }
+}
+
+/// The fields of `/proc/PID/status`.
+fn status(pid: i32) -> BTreeMap<String, String> {
+    fs::read_to_string(format!("/proc/{pid}/status"))
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_string(), value.trim().to_string()))
+        .collect()
+}
+
+#[test]
+fn no_process_can_become_root_again() {
+    if needs_root() {
+        return;
+    }
+    let folder = make_folder();
+    let daemon = Daemon::start(
+        folder.path(),
+        &[&format!("--unix={}", folder.path().join("s").display())],
+    );
+    for pid in daemon
+        .wait_for_children(3)
+        .into_iter()
+        .chain([daemon.pid()])
+    {
+        let status = status(pid);
+        let ids = |name: &str| -> Vec<u32> {
+            status[name]
+                .split_whitespace()
+                .map(|id| id.parse().unwrap())
+                .collect()
+        };
+        // Real, effective, saved and file system user: with one of them 0, or
+        // a capability, there would be a way back.
+        assert_eq!(ids("Uid"), [NOBODY; 4]);
+        assert!(!ids("Gid").contains(&0));
+        assert!(!ids("Groups").contains(&0));
+        for set in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
+            assert_eq!(status[set].trim_start_matches('0'), "", "{set}");
+        }
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let core = limits
+            .lines()
+            .find(|line| line.starts_with("Max core"))
+            .unwrap();
+        let words: Vec<&str> = core.split_whitespace().collect();
+        assert_eq!(words[4..6], ["0", "0"], "{core}");
+    }
+}
+
+/// What the descriptors of a process are.
+fn descriptors(pid: i32) -> Vec<String> {
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+        .map(|target| target.to_string_lossy().into_owned())
+        .collect()
+}
+
+#[test]
+fn children_hold_the_descriptors_they_need_and_no_more() {
+    let folder = make_folder();
+    let socket = folder.path().join("socket");
+    let daemon = Daemon::start(
+        folder.path(),
+        &[
+            &format!("--unix={}", socket.display()),
+            &format!("--pidfile={}", folder.path().join("pid").display()),
+            "--workers=3",
+        ],
+    );
+    let mut client = daemon.connect();
+    client.ask(&request("192.0.2.1", "a@s.example", "u@example.org", &[]));
+    drop(client);
+    let before = daemon.wait_for_children(4);
+    let table = fs::read_to_string("/proc/net/unix").unwrap();
+    let line = table
+        .lines()
+        .find(|line| line.ends_with(socket.to_str().unwrap()))
+        .unwrap();
+    let listener = format!("socket:[{}]", line.split_whitespace().nth(6).unwrap());
+    let listening = |pid: i32| descriptors(pid).contains(&listener);
+    let workers = before.iter().filter(|&&pid| listening(pid)).count();
+    assert_eq!(workers, 3, "workers listen, the writer does not");
+    let allowed = ["/dev/null", "data.mdb", "lock.mdb", "postgrey.lock", "log"];
+    // What this process left open is none of the server's doing.
+    let own = descriptors(std::process::id() as i32);
+    for &pid in &before {
+        for target in descriptors(pid) {
+            let is_known = target.starts_with("socket:")
+                || own.contains(&target)
+                || allowed.iter().any(|name| target.ends_with(name));
+            assert!(is_known, "{pid} holds {target}");
+        }
+    }
+    // Each replacement holds as much as the one before it: nothing of its
+    // predecessors or sisters lives on.
+    let sorted = |pids: &[i32]| {
+        let mut all: Vec<_> = pids
+            .iter()
+            .map(|&pid| (!listening(pid), descriptors(pid).len()))
+            .collect();
+        all.sort();
+        all
+    };
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let at_first = sorted(&before);
+    for round in 0..3 {
+        for pid in daemon.wait_for_children(4) {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            daemon.wait_for_log(&format!("{pid}"), 1);
+        }
+        let now = daemon.wait_for_children(4);
+        let mut client = daemon.connect();
+        client.ask(&request(
+            "192.0.2.1",
+            &format!("r{round}@s"),
+            "u@e.org",
+            &[],
+        ));
+        drop(client);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert_eq!(sorted(&now), at_first, "round {round}");
+    }
+}
+
+#[test]
+fn what_a_sender_writes_stays_in_its_line_of_the_log() {
+    let folder = make_folder();
+    let Some(library) = daemon::build_library("tests/security/syslog.c", folder.path()) else {
+        return;
+    };
+    let log = folder.path().join("syslog");
+    fs::write(&log, "").unwrap();
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).unwrap();
+    let dbdir = folder.path().join("db");
+    make_dbdir(&dbdir);
+    let port = free_port();
+    let pidfile = folder.path().join("pid");
+    let mut command = Command::new(PROGRAM);
+    command
+        .arg("-d")
+        .arg(format!("--dbdir={}", dbdir.display()))
+        .arg(format!("--pidfile={}", pidfile.display()))
+        .arg(format!("--inet=127.0.0.1:{port}"))
+        .args([
+            "--whitelist-clients=/none.local",
+            "--whitelist-recipients=/none.local",
+        ])
+        .env("LD_PRELOAD", &library)
+        .env("POSTGREY_SYSLOG", &log);
+    if is_root() {
+        command.args(["--user=nobody", "--group=nogroup"]);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    assert!(command.status().unwrap().success());
+    let pid: i32 = fs::read_to_string(&pidfile)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let mut client = daemon::PolicyClient::inet(port);
+    let hostile = "\x1b[2J\raction=pass %s%n%999999d \u{85}\u{9b}31m@s.example";
+    client.ask(&request("192.0.2.1", hostile, "u@example.org", &[]));
+    client.send(b"gar\x1bbage\nrequest=\x07\n\n").unwrap();
+    client.ask(&request("192.0.2.1", "b@s.example", "u@example.org", &[]));
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    let start = std::time::Instant::now();
+    while daemon::is_alive(pid) && start.elapsed() < daemon::PATIENCE {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let text = fs::read(&log).unwrap();
+    for line in text.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
+        let line = String::from_utf8_lossy(line);
+        assert!(line[1..].starts_with(" %s: "), "{line}");
+        assert!(!line.contains(|c: char| c.is_ascii_control()), "{line:?}");
+    }
+    let text = String::from_utf8_lossy(&text);
+    for part in [
+        "sender=\\x1b[2J\\x0daction=pass %s%n%999999d ",
+        "ignoring garbage: <gar\\x1bbage>",
+        "unrecognized request type: '\\x07'",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    assert!(
+        !text.contains("\u{9b}"),
+        "a terminal may take U+009B for ESC ["
+    );
+}
+
+fn start_in(folder: &Path, extra: &[String]) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command
+        .arg(format!("--dbdir={}", folder.join("db").display()))
+        .arg(format!("--unix={}", folder.join("socket").display()))
+        .args(["--quiet"])
+        .args(extra);
+    if is_root() {
+        command.args(["--user=nobody", "--group=nogroup"]);
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn links_in_the_way_are_refused_and_their_targets_untouched() {
+    type Link = fn(&Path, &Path) -> std::io::Result<()>;
+    let links: [(&str, Link); 2] = [
+        ("symbolic", |target, name| symlink(target, name)),
+        ("hard", |target, name| fs::hard_link(target, name)),
+    ];
+    for (kind, link) in links {
+        for place in ["db/postgrey.lock", "pid"] {
+            let folder = make_folder();
+            make_dbdir(&folder.path().join("db"));
+            let target = folder.path().join("precious");
+            fs::write(&target, "precious\n").unwrap();
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+            link(&target, &folder.path().join(place)).unwrap();
+            let pidfile = format!("--pidfile={}", folder.path().join("pid").display());
+            let output = start_in(folder.path(), &[pidfile]);
+            let text = String::from_utf8_lossy(&output.stderr);
+            println!("check: {kind} link {place}: {}, {text}", output.status);
+            assert!(output.status.code().is_some_and(|code| code != 0));
+            assert!(text.contains(place), "{text}");
+            let metadata = fs::metadata(&target).unwrap();
+            let owner = nix::unistd::Uid::effective().as_raw();
+            assert_eq!((metadata.mode() & 0o777, metadata.uid()), (0o600, owner));
+            assert_eq!(fs::read_to_string(&target).unwrap(), "precious\n");
+        }
+    }
+}
+
+#[test]
+fn only_a_socket_is_ever_replaced_by_the_socket() {
+    for make in [
+        |path: &Path| fs::write(path, "precious\n").unwrap(),
+        |path: &Path| symlink("/etc/hostname", path).unwrap(),
+        |path: &Path| fs::create_dir(path).unwrap(),
+    ] {
+        let folder = make_folder();
+        make_dbdir(&folder.path().join("db"));
+        let path = folder.path().join("socket");
+        make(&path);
+        let before = fs::symlink_metadata(&path).unwrap();
+        let output = start_in(folder.path(), &[]);
+        assert!(output.status.code().is_some_and(|code| code != 0));
+        let after = fs::symlink_metadata(&path).unwrap();
+        assert_eq!((before.ino(), before.mode()), (after.ino(), after.mode()));
+    }
+}

@@ -1,0 +1,329 @@
+//! Hours in the life of a server: 200 connections, reloads, statistics and
+//! killed workers, for `POSTGREY_SOAK_MINUTES`; without it a few seconds.
+//!
+//! Every answer is compared with that of the policy itself over a store in
+//! memory. A connection that breaks with its worker goes on as another client,
+//! since nobody knows whether its last request was counted.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "common/daemon.rs"]
+mod daemon;
+#[path = "common/random.rs"]
+mod random;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use daemon::{Daemon, PolicyClient, free_port, make_folder, request};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use postgrey::config::{self, Invocation, whitelists};
+use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
+use postgrey::policy::instances::Instances;
+use postgrey::policy::request::RequestReader;
+use postgrey::policy::triplet::Keys;
+use postgrey::store::Store;
+use postgrey::store::memory::MemoryStore;
+use random::{Random, number_from};
+
+const CONNECTIONS: usize = 200;
+const WORKERS: usize = 4;
+/// The writer and the first worker live on: their memory is watched.
+const SPARED: usize = 2;
+
+#[derive(Default)]
+struct Tally {
+    answers: AtomicUsize,
+    broken: AtomicUsize,
+    wrong: Mutex<Vec<String>>,
+    longest: Mutex<Duration>,
+    next_client: AtomicU64,
+    is_over: AtomicBool,
+}
+
+/// One client: what it asks, and what it must be told.
+struct Model {
+    policy: Policy,
+    store: MemoryStore,
+    keys: Keys,
+    address: String,
+    random: Random,
+    time: u64,
+}
+
+impl Model {
+    fn new(options: &[String], number: u64) -> Model {
+        let args: Vec<_> = options.iter().map(Into::into).collect();
+        let settings = match config::parse(&args) {
+            Ok(Invocation::Serve(settings)) => *settings,
+            other => panic!("{other:?}"),
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Model {
+            policy: Policy {
+                rules: settings.rules.clone(),
+                texts: settings.texts.clone(),
+                whitelists: whitelists::load(&settings).whitelists,
+                is_dry_run: false,
+            },
+            store: MemoryStore::default(),
+            keys: Keys::default(),
+            // Each client has a network of its own.
+            address: format!("10.{}.{}.7", number / 256 % 256, number % 256),
+            random: Random::new(number),
+            time: now.as_secs(),
+        }
+    }
+
+    fn request(&mut self) -> Vec<u8> {
+        let random = &mut self.random;
+        self.time += match random.below(10) {
+            0..5 => 0,
+            5..8 => random.below(200) as u64,
+            8 => 301,
+            _ => 3601,
+        };
+        let sender = format!("s{}@s.example", random.below(12));
+        let recipient = format!("u{}@example.org", random.below(4));
+        let state = if random.percent(25) { "DATA" } else { "RCPT" };
+        let name = if random.percent(10) {
+            "mx.friend.example"
+        } else {
+            "unknown"
+        };
+        let time = self.time.to_string();
+        request(
+            &self.address,
+            &sender,
+            &recipient,
+            &[
+                ("protocol_state", state),
+                ("client_name", name),
+                ("policy_test_time", &time),
+            ],
+        )
+    }
+
+    fn expected(&mut self, octets: &[u8]) -> String {
+        let cells = std::array::from_fn(|_| AtomicU64::new(0));
+        let surroundings = Surroundings {
+            instances: Instances::new(&cells),
+            version: "",
+            date: &|_| {},
+        };
+        let mut reader = RequestReader::default();
+        reader.next_event(&mut &octets[..]).unwrap();
+        let decision = match self.policy.examine(reader.request(), 0.0, &mut self.keys) {
+            Examined::Decided(decision) => decision,
+            Examined::Ask(command) => {
+                let mut outcomes = Vec::new();
+                self.store
+                    .apply_batch(&self.policy.rules, &[command], &mut outcomes)
+                    .unwrap();
+                Decision::Stored(outcomes[0])
+            }
+        };
+        let mut reply = Vec::new();
+        self.policy.answer(
+            reader.request(),
+            &decision,
+            &surroundings,
+            &mut reply,
+            &mut |_, _| {},
+        );
+        String::from_utf8(reply).unwrap()
+    }
+}
+
+fn live(port: u16, options: &[String], tally: &Tally) {
+    while !tally.is_over.load(Ordering::Relaxed) {
+        let number = tally.next_client.fetch_add(1, Ordering::Relaxed);
+        let mut model = Model::new(options, number);
+        let Ok(mut connection) = PolicyClient::try_inet(port) else {
+            tally.broken.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(50));
+            continue;
+        };
+        while !tally.is_over.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(50 + model.random.below(250) as u64));
+            let octets = model.request();
+            let start = Instant::now();
+            let Ok(answer) = connection.try_ask(&octets) else {
+                tally.broken.fetch_add(1, Ordering::Relaxed);
+                break;
+            };
+            let time = start.elapsed();
+            let mut longest = tally.longest.lock().unwrap();
+            *longest = time.max(*longest);
+            drop(longest);
+            tally.answers.fetch_add(1, Ordering::Relaxed);
+            let expected = model.expected(&octets);
+            let expected = expected.trim_start_matches("action=").trim_end();
+            // Version, host and date of the header are the server's own.
+            let is_right = match expected.split_once(" by postgrey-") {
+                Some((start, _)) => answer.starts_with(start),
+                None => answer == expected,
+            };
+            if !is_right {
+                let text = String::from_utf8_lossy(&octets).into_owned();
+                let wrong = format!("{text}got {answer}, expected {expected}");
+                tally.wrong.lock().unwrap().push(wrong);
+            }
+        }
+    }
+}
+
+/// KiB of memory of its own, and number of descriptors, of a process.
+fn measure(pid: i32) -> Option<(f64, usize)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
+    let memory = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some((
+        memory,
+        fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count(),
+    ))
+}
+
+/// The least-squares slope of the later three quarters, per minute.
+fn slope(samples: &[(f64, f64)]) -> f64 {
+    let samples = &samples[samples.len() / 4..];
+    let count = samples.len() as f64;
+    let (x, y) = samples
+        .iter()
+        .fold((0.0, 0.0), |sum, s| (sum.0 + s.0, sum.1 + s.1));
+    let (x, y) = (x / count, y / count);
+    let above: f64 = samples.iter().map(|s| (s.0 - x) * (s.1 - y)).sum();
+    let below: f64 = samples.iter().map(|s| (s.0 - x).powi(2)).sum();
+    if below == 0.0 {
+        0.0
+    } else {
+        60.0 * above / below
+    }
+}
+
+/// One process as it was watched.
+struct Watched {
+    pid: i32,
+    role: &'static str,
+    memory: Vec<(f64, f64)>,
+    most_descriptors: usize,
+}
+
+/// Reloads, asks for statistics, kills and measures until the time is over.
+fn disturb(daemon: &Daemon, duration: Duration) -> (Vec<Watched>, usize) {
+    let children = daemon.wait_for_children(WORKERS + 1);
+    let watch = |pid, role| Watched {
+        pid,
+        role,
+        memory: Vec::new(),
+        most_descriptors: 0,
+    };
+    let mut watched = vec![
+        watch(daemon.pid(), "master"),
+        watch(children[0], "writer"),
+        watch(children[1], "worker"),
+    ];
+    let spared = &children[..SPARED];
+    let mut random = Random::new(Random::choose_seed());
+    let mut kills = 0;
+    let start = Instant::now();
+    for second in 1.. {
+        std::thread::sleep(Duration::from_secs(1));
+        let time = start.elapsed();
+        if second % 5 == 0 {
+            daemon.signal(Signal::SIGHUP);
+        }
+        if second % 7 == 0 {
+            daemon.signal(Signal::SIGUSR1);
+        }
+        if second % 3 == 0 {
+            let mut victims = daemon.children();
+            victims.retain(|pid| !spared.contains(pid));
+            if !victims.is_empty() {
+                let _ = kill(Pid::from_raw(*random.pick(&victims)), Signal::SIGKILL);
+                kills += 1;
+            }
+        }
+        for process in &mut watched {
+            let (memory, descriptors) = measure(process.pid).expect("it lives");
+            process.memory.push((time.as_secs_f64(), memory));
+            process.most_descriptors = process.most_descriptors.max(descriptors);
+        }
+        if time >= duration {
+            break;
+        }
+    }
+    (watched, kills)
+}
+
+#[test]
+fn a_long_life_leaves_memory_answers_and_descriptors_as_they_were() {
+    let minutes = number_from("POSTGREY_SOAK_MINUTES", 0);
+    let duration = Duration::from_secs((60 * minutes).max(8));
+    let folder = make_folder();
+    let port = free_port();
+    let clients = folder.path().join("clients");
+    fs::write(&clients, "friend.example\n").unwrap();
+    let options = options(port, &clients);
+    let args: Vec<&str> = options.iter().map(String::as_str).collect();
+    let daemon = Daemon::start(folder.path(), &args);
+    let tally = Tally::default();
+    let (watched, kills) = std::thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            std::thread::Builder::new()
+                .stack_size(256 * 1024)
+                .spawn_scoped(scope, || live(port, &options, &tally))
+                .unwrap();
+        }
+        let result =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| disturb(&daemon, duration)));
+        tally.is_over.store(true, Ordering::Relaxed);
+        result.unwrap()
+    });
+    let wrong = tally.wrong.into_inner().unwrap();
+    let longest = tally.longest.into_inner().unwrap();
+    println!(
+        "soak: {duration:.0?}, {CONNECTIONS} connections, {} answers, {} wrong, longest {longest:.0?}, \
+         {kills} workers killed, {} connections broken",
+        tally.answers.load(Ordering::Relaxed),
+        wrong.len(),
+        tally.broken.load(Ordering::Relaxed),
+    );
+    for process in &watched {
+        let slope = slope(&process.memory);
+        let memory = process.memory.last().unwrap().1;
+        println!(
+            "soak: {}: {memory} KiB, {slope:+.1} KiB a minute, {} descriptors at most",
+            process.role, process.most_descriptors
+        );
+        // Shorter runs show the noise of the start only.
+        assert!(minutes < 5 || slope < 20.0, "{} grows", process.role);
+        assert!(process.most_descriptors < CONNECTIONS + 50);
+    }
+    assert!(wrong.is_empty(), "{}", wrong[0]);
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+}
+
+fn options(port: u16, clients: &Path) -> Vec<String> {
+    [
+        format!("--inet=127.0.0.1:{port}"),
+        format!("--workers={WORKERS}"),
+        format!("--whitelist-clients={}", clients.display()),
+        "--whitelist-recipients=/nowhere.local".to_string(),
+    ]
+    .into_iter()
+    .chain(
+        [
+            "--targrey",
+            "--tarpit=125",
+            "--retry-count=2",
+            "--delay=300",
+            "--quiet",
+        ]
+        .map(String::from),
+    )
+    .collect()
+}
