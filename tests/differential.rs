@@ -324,7 +324,7 @@ fn compare(options: &[&str], number: u64, seed: u64) {
 #[test]
 fn answers_are_those_of_the_original() {
     if !Path::new(ORIGINAL).exists() || !daemon::is_root() {
-        println!("skipped: tests/differential needs Debian's package postgrey, and root");
+        daemon::skip("postgrey, or root,", "answers compared with the original's");
         return;
     }
     let number = number_from("POSTGREY_DIFFERENTIAL", 20_000);

@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 use server::{
     Client, LIMIT, Server, children_of, common_options, free_port, is_alive, is_root, make_db_dir,
-    pause, request, spawn, test_dir, wait_until,
+    pause, request, skip, spawn, test_dir, wait_until,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postgrey");
@@ -202,7 +202,7 @@ fn what_keeps_it_from_starting_is_said_with_a_status() {
 #[test]
 fn no_process_can_become_root_again() {
     if !is_root() || !Path::new("/proc/self/status").exists() {
-        println!("skipped: needs root and /proc");
+        skip("root with /proc", "that no process can become root again");
         return;
     }
     let dir = test_dir();
@@ -404,10 +404,7 @@ fn thousands_of_idle_connections_cost_descriptors_only() {
     const IDLE: usize = 2000;
     let limit = postgrey::sys::process::raise_descriptor_limit().unwrap();
     if limit < 2 * IDLE as u64 {
-        println!(
-            "skipped: needs {} descriptors, the limit is {limit}",
-            2 * IDLE
-        );
+        skip("limit of 4000 descriptors", "thousands of idle connections");
         return;
     }
     let dir = test_dir();
@@ -607,7 +604,7 @@ fn a_full_disk_is_survived() {
     let dir = test_dir();
     let db = dir.path().join("db");
     let Some(_disk) = SmallDisk::mount(&db) else {
-        println!("skipped: needs root and the right to mount a tmpfs");
+        skip("right to mount", "a full and a read-only disk");
         return;
     };
     let server = Server::start(dir.path(), &["--workers=2"]);
@@ -643,7 +640,7 @@ fn a_read_only_file_system_is_survived() {
     let dir = test_dir();
     let db = dir.path().join("db");
     let Some(disk) = SmallDisk::mount(&db) else {
-        println!("skipped: needs root and the right to mount a tmpfs");
+        skip("right to mount", "a full and a read-only disk");
         return;
     };
     {
@@ -739,7 +736,7 @@ impl Drop for Syslogd {
 #[test]
 fn syslog_lines_survive_the_end_of_syslogd() {
     let Some(syslogd) = Syslogd::start() else {
-        println!("skipped: needs root and no syslogd on /dev/log");
+        skip("free /dev/log", "syslog");
         return;
     };
     let dir = test_dir();

@@ -2,10 +2,13 @@
 //! ending it with everything it started.
 #![allow(dead_code)] // each test binary uses its part
 
+#[path = "machine.rs"]
+mod machine;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -19,15 +22,13 @@ use postgrey::policy::record::Database;
 use postgrey::store::Store;
 use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
 
+#[allow(unused_imports)] // each test binary uses a part of it
+pub use machine::{free_port, is_root, skip};
+
 /// The server under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_postgrey");
 /// How long anything that should be quick may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-
-/// True if the test runs as root: then the server must become somebody else.
-pub fn is_root() -> bool {
-    nix::unistd::Uid::effective().is_root()
-}
 
 /// A directory that the user of the server may enter, removed at the end.
 pub fn make_folder() -> tempfile::TempDir {
@@ -74,17 +75,11 @@ pub fn build_library(source: &str, folder: &Path) -> Option<PathBuf> {
         .arg("-ldl")
         .status();
     let Ok(status) = status else {
-        println!("skipped: this test needs a C compiler (Debian's package gcc)");
+        skip("cc", source);
         return None;
     };
     assert!(status.success());
     Some(library)
-}
-
-/// A port of 127.0.0.1 nobody listens on.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// A running server.

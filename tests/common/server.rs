@@ -2,10 +2,13 @@
 //! client that talks to it. Everything is bounded and cleaned up.
 #![allow(dead_code)] // each test binary uses a part of it
 
+#[path = "machine.rs"]
+mod machine;
+
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -14,14 +17,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, Uid, User, chown};
+use nix::unistd::{Pid, User, chown};
+
+#[allow(unused_imports)] // each test binary uses a part of it
+pub use machine::{free_port, is_root, skip};
 
 /// No single step of a test takes longer.
 pub const LIMIT: Duration = Duration::from_secs(20);
-
-pub fn is_root() -> bool {
-    Uid::effective().is_root()
-}
 
 /// A directory for a test that the server's user may enter and write.
 pub fn test_dir() -> tempfile::TempDir {
@@ -223,14 +225,6 @@ pub fn is_alive(pid: Pid) -> bool {
         .unwrap();
     let state = String::from_utf8_lossy(&state.stdout).trim().to_string();
     !state.is_empty() && !state.starts_with('Z')
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 /// A request as Postfix sends it, with some attributes replaced.

@@ -1,5 +1,6 @@
 //! `expire`, `compact`, `backup`, `verify` and `stats`.
 
+use crate::common_server::skip;
 use std::fs;
 
 use postgrey::policy::record::Database;
@@ -242,7 +243,7 @@ fn statistics_in_three_forms() {
 fn progress_shows_on_a_terminal_after_a_second_and_nowhere_else() {
     use std::process::Command;
     if Command::new("script").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no script(1)");
+        skip("script", "progress on a terminal");
         return;
     }
     let dir = tempfile::tempdir().unwrap();

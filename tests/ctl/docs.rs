@@ -1,6 +1,7 @@
 //! The manual page and the completions name everything there is, and the
 //! examples of the manual work.
 
+use crate::common_server::skip;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -142,7 +143,7 @@ fn the_examples_of_the_manual_work() {
         let needs = ["db_dump ", "db_load ", "postgrey.old"];
         let has_berkeley = Command::new("db_dump").arg("-V").output().is_ok();
         if needs.iter().any(|word| example.contains(word)) && !has_berkeley {
-            eprintln!("skipped without Berkeley DB: {example}");
+            skip("db_dump", &example);
             continue;
         }
         if example.contains("import") && example.contains("clients.txt") && !has_berkeley {
@@ -191,7 +192,7 @@ fn offered(words: &[&str]) -> Vec<String> {
 #[test]
 fn bash_offers_every_command_and_option() {
     if Command::new("bash").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no bash");
+        skip("bash", "completions of bash");
         return;
     }
     let mut names: Vec<String> = COMMANDS.iter().map(|spec| spec.name.to_owned()).collect();

@@ -1,5 +1,6 @@
 //! `import` and `export`.
 
+use crate::common_server::skip;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
@@ -74,7 +75,7 @@ fn assert_imported(dir: &Path, sample: &Path) {
 fn has_db_dump() -> bool {
     let has = Command::new("db_dump").arg("-V").output().is_ok();
     if !has {
-        eprintln!("skipped: there is no db_dump");
+        skip("db_dump", "files of Berkeley DB");
     }
     has
 }

@@ -1,5 +1,6 @@
 //! postgreyctl beside a running server.
 
+use crate::common_server::skip;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -132,7 +133,7 @@ fn an_import_leaves_a_busy_server_at_its_work() {
 #[test]
 fn root_leaves_no_file_of_its_own() {
     if !is_root() {
-        eprintln!("skipped: not root");
+        skip("root", "that root leaves no file of its own");
         return;
     }
     let dir = test_dir();

@@ -114,7 +114,7 @@ impl<'p> SmallDisk<'p> {
         if is_root() && mount.is_ok_and(|output| output.status.success()) {
             return Some(SmallDisk(at));
         }
-        println!("skipped: this test needs root and the right to mount");
+        crate::daemon::skip("right to mount", "disks that fill up");
         None
     }
 

@@ -7,18 +7,21 @@
 
 mod conf;
 mod lint;
+#[path = "../common/machine.rs"]
+mod machine;
 mod makefile;
 mod manifest;
 mod method;
 mod rc;
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use machine::skip;
 
 /// The shells under which the scripts must work: Debian's, Solaris', and what
 /// this machine calls sh.
@@ -71,12 +74,6 @@ fn shells(what: &str) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-/// Says that `what` is not tested because `missing` is not installed.
-fn skip(missing: &str, what: &str) {
-    let line = format!("skipped: {what}: no {missing} on this machine\n");
-    std::io::stderr().write_all(line.as_bytes()).ok();
 }
 
 /// What a command did.

@@ -76,7 +76,7 @@ fn main() {
     }
     let has_postfix = Path::new("/usr/sbin/postfix").exists();
     if !has_postfix || !daemon::is_root() {
-        println!("skipped: tests/postfix needs Debian's package postfix, and root");
+        daemon::skip("postfix, or root,", "mail through a real Postfix");
         return;
     }
     let folder = daemon::make_folder();

@@ -19,7 +19,7 @@ const NOBODY: u32 = 65534;
 
 fn needs_root() -> bool {
     if !is_root() {
-        println!("skipped: this test needs root");
+        daemon::skip("root", "tests/security");
     }
     !is_root()
 }

@@ -1,0 +1,25 @@
+//! What tests need to know of the machine they run on, and how one says what
+//! it could not test.
+#![allow(dead_code)] // each test binary uses a part of it
+
+use std::io::Write;
+use std::net::TcpListener;
+
+use nix::unistd::Uid;
+
+/// Says that `what` is not tested because `missing` is not there: in a line
+/// that the test harness does not hold back, for `tests/check.sh` to collect.
+pub fn skip(missing: &str, what: &str) {
+    let line = format!("skipped: {what}: no {missing} on this machine\n");
+    std::io::stderr().write_all(line.as_bytes()).ok();
+}
+
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
+/// A port of 127.0.0.1 nobody listens on.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
