@@ -43,7 +43,7 @@ impl Failure {
         Failure::error(format!(
             "{}: {}",
             path.display(),
-            crate::config::check::reason(error)
+            crate::sys::errors::describe(error)
         ))
     }
 

@@ -3,17 +3,16 @@
 //! created, changed or asked of a running server.
 
 use std::fs::{self, Metadata};
-use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::sys::socket::UnixAddr;
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::settings::{Listen, Settings};
 use super::whitelists;
+use crate::sys::errors::describe;
 
 /// Says what is wrong, one problem an entry; empty: nothing is.
 pub fn check(settings: &Settings) -> Vec<String> {
@@ -80,7 +79,7 @@ fn check_dbdir(
 ) {
     let dbdir = settings.dbdir.display();
     match fs::metadata(&settings.dbdir) {
-        Err(error) => problems.push(format!("--dbdir: {dbdir}: {}", reason(&error))),
+        Err(error) => problems.push(format!("--dbdir: {dbdir}: {}", describe(&error))),
         Ok(found) if !found.is_dir() => problems.push(format!("--dbdir: {dbdir}: Not a directory")),
         Ok(found) => {
             if let Some(user) = user
@@ -116,7 +115,7 @@ fn check_directory_of(option: &str, file: &Path, problems: &mut Vec<String>) {
     let why = match fs::metadata(directory) {
         Ok(found) if found.is_dir() => return,
         Ok(_) => "Not a directory".to_owned(),
-        Err(error) => reason(&error),
+        Err(error) => describe(&error),
     };
     problems.push(format!("--{option}: {}: {why}", directory.display()));
 }
@@ -172,7 +171,7 @@ fn check_host(host: &str, problems: &mut Vec<String>) {
         Err(error) => Some(error),
     };
     if let Some(error) = why {
-        problems.push(format!("--inet: {host}: {}", reason(&error)));
+        problems.push(format!("--inet: {host}: {}", describe(&error)));
     }
 }
 
@@ -213,12 +212,4 @@ fn is_restriction(action: &str) -> bool {
     ];
     names.contains(&action.as_str())
         || (is_word && (action.starts_with("permit_") || action.starts_with("reject_")))
-}
-
-/// What the system says, without the number std puts behind it.
-pub(crate) fn reason(error: &io::Error) -> String {
-    error.raw_os_error().map_or_else(
-        || error.to_string(),
-        |number| Errno::from_raw(number).desc().to_owned(),
-    )
 }

@@ -10,6 +10,7 @@ use super::settings::Settings;
 use crate::policy::decide::Whitelists;
 use crate::policy::s25r::Exceptions;
 use crate::policy::whitelist::{ClientWhitelist, Complaint, RecipientWhitelist};
+use crate::sys::errors::describe;
 
 /// What was read, and what is wrong with it.
 pub struct Loaded {
@@ -88,11 +89,7 @@ fn read_file(
         Err(error)
             if error.kind() == io::ErrorKind::NotFound && is_local_file(file.as_os_str()) => {}
         Err(error) => problems.push(Problem {
-            text: format!(
-                "can't open {}: {}",
-                file.display(),
-                super::check::reason(&error)
-            ),
+            text: format!("can't open {}: {}", file.display(), describe(&error)),
             is_fatal: true,
         }),
     }

@@ -10,6 +10,7 @@ use socket2::Socket;
 
 use super::StartError;
 use crate::config::settings::{Listen, Settings};
+use crate::sys::errors::describe;
 use crate::sys::process::{self, Identity};
 use crate::sys::socket;
 
@@ -210,12 +211,4 @@ fn inet_error(host: &str, port: u16, error: &io::Error) -> StartError {
         255,
         format!("ERROR: Can't connect to TCP port {port} on {host} [{reason}]"),
     )
-}
-
-/// The system's words without Rust's addition.
-pub fn describe(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_string(),
-        None => error.to_string(),
-    }
 }

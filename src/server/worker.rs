@@ -352,7 +352,7 @@ impl Worker {
         let connections = self.connections();
         self.log.complain(&format!(
             "no new connections beside {connections} of a worker: {}",
-            super::listener::describe(error)
+            crate::sys::errors::describe(error)
         ));
         self.leave_listeners(DESCRIPTOR_PAUSE);
     }

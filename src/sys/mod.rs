@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+pub mod errors;
 pub mod lock;
 pub mod poll;
 pub mod process;
