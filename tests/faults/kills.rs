@@ -87,6 +87,10 @@ fn what_was_answered_survives_the_death_of_any_child() {
         traffic.longest.into_inner().unwrap(),
     );
     assert!(lost.is_empty(), "{lost:?}");
+    // What a dead writer had is sent to the next one at once, and not only
+    // when patience has run out.
+    let log = daemon.log_text();
+    assert!(!log.contains("the writer is silent"), "{log}");
     assert!(answered.len() > 100);
 }
 
