@@ -45,7 +45,7 @@ pub fn run(settings: &Settings) -> i32 {
 }
 
 /// Says to syslog why a session does not start.
-pub fn complain(message: &str) {
+pub fn report_mistakes(message: &str) {
     syslog::open(libc::LOG_MAIL);
     for line in message.lines() {
         Log::to_syslog().write(Level::Fatal, line.as_bytes());
