@@ -88,6 +88,7 @@ fn play(dialogue: &Dialogue, store: &mut dyn Store) {
                         &decision,
                         &surroundings,
                         &mut reply,
+                        &mut Vec::new(),
                         &mut |_, line| {
                             log.push(line.to_vec());
                         },

@@ -195,6 +195,7 @@ fn try_requests(input: &[u8]) {
                     &decision,
                     &surroundings,
                     &mut reply,
+                    &mut Vec::new(),
                     &mut log,
                 );
                 let text = std::str::from_utf8(&reply).expect("valid UTF-8");

@@ -345,7 +345,7 @@ proptest! {
             };
             let mut reply = Vec::new();
             let mut lines = Vec::new();
-            policy.answer(&request, &decision, &surroundings, &mut reply, &mut |_, line| {
+            policy.answer(&request, &decision, &surroundings, &mut reply, &mut Vec::new(), &mut |_, line| {
                 lines.push(line.to_vec());
             });
             let text = std::str::from_utf8(&reply).expect("valid UTF-8");

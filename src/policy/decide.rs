@@ -137,43 +137,45 @@ impl Policy {
         })
     }
 
-    /// Appends the reply to a request, and hands its log lines to `log`.
+    /// Appends the reply to a request, and hands its log lines to `log`; they
+    /// are made in `line`, a buffer to be used again.
     pub fn answer(
         &self,
         request: &Request,
         decision: &Decision,
         surroundings: &Surroundings,
         reply: &mut Vec<u8>,
+        line: &mut Vec<u8>,
         log: &mut dyn FnMut(Level, &[u8]),
     ) {
         reply.extend_from_slice(b"action=");
         let start = reply.len();
-        let mut line = Vec::with_capacity(256);
+        line.clear();
         match decision {
             Decision::Missing(attribute) => {
                 line.extend_from_slice(b"attribute missing: ");
                 line.extend_from_slice(attribute.name().as_bytes());
-                log(Level::Trouble, &line);
+                log(Level::Trouble, line);
             }
             Decision::BadAddress => {
                 line.extend_from_slice(b"client_address is no address: ");
                 line.extend_from_slice(request.text(Attribute::ClientAddress));
-                log(Level::Trouble, &line);
+                log(Level::Trouble, line);
             }
             Decision::ClientWhitelisted => {
-                push_action(&mut line, request, Reason::ClientWhitelist);
-                log(Level::Notice, &line);
+                push_action(line, request, Reason::ClientWhitelist);
+                log(Level::Notice, line);
             }
             Decision::RecipientWhitelisted => {
-                push_action(&mut line, request, Reason::RecipientWhitelist);
-                log(Level::Notice, &line);
+                push_action(line, request, Reason::RecipientWhitelist);
+                log(Level::Notice, line);
             }
             Decision::NotSuspicious => {
-                push_action(&mut line, request, Reason::NotSuspicious);
-                log(Level::Notice, &line);
+                push_action(line, request, Reason::NotSuspicious);
+                log(Level::Notice, line);
             }
             Decision::Stored(outcome) => {
-                self.answer_outcome(request, outcome, surroundings, reply, &mut line, log);
+                self.answer_outcome(request, outcome, surroundings, reply, line, log);
             }
             Decision::StoreFailed => {}
         }

@@ -38,6 +38,8 @@ pub struct Engine {
     settings: Settings,
     policy: Policy,
     keys: Keys,
+    /// Where log lines are made.
+    line: Vec<u8>,
     log: Rc<Log>,
     shared: Shared,
 }
@@ -49,6 +51,7 @@ impl Engine {
             settings: settings.clone(),
             policy,
             keys: Keys::default(),
+            line: Vec::new(),
             log,
             shared,
         }
@@ -187,6 +190,7 @@ impl Engine {
             decision,
             &surroundings,
             output,
+            &mut self.line,
             &mut |level, line| {
                 log.write(level, line);
             },

@@ -63,6 +63,7 @@ pub fn ask(policy: &Policy, store: &mut dyn Store, request: &Request, now: f64) 
         &decision,
         &surroundings,
         &mut reply,
+        &mut Vec::new(),
         &mut |_, _| {},
     );
     let reply = String::from_utf8(reply).unwrap();

@@ -150,6 +150,7 @@ impl<'a> Case<'a> {
             &decision,
             &surroundings,
             &mut reply,
+            &mut Vec::new(),
             &mut |_, line| {
                 log.push(line.to_vec());
             },

@@ -1,0 +1,181 @@
+//! How often the way of a request allocates memory: not at all in a process
+//! that has answered some before.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../benches/common/requests.rs"]
+mod requests;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::rc::Rc;
+
+use postgrey::config::settings::Settings;
+use postgrey::config::whitelists;
+use postgrey::log::{Level, Log, Sinks};
+use postgrey::policy::command::Command;
+use postgrey::policy::decide::Policy;
+use postgrey::policy::request::RequestReader;
+use postgrey::server::engine::{Advance, Engine};
+use postgrey::server::shared::Shared;
+use postgrey::store::Store;
+use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
+use requests::{Subject, push_request};
+
+/// The system's allocator, counting.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count() {
+    // Not while the thread ends.
+    let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
+}
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(block, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What answers requests in a worker, without its sockets.
+struct Process {
+    engine: Engine,
+    store: LmdbStore,
+    reader: RequestReader,
+    text: Vec<u8>,
+    output: Vec<u8>,
+    command: Vec<u8>,
+    serial: u64,
+}
+
+impl Process {
+    fn new(folder: &std::path::Path) -> Process {
+        let settings = Settings::default();
+        let mut whitelists = whitelists::empty(&settings);
+        let text = include_bytes!("../conf/postgrey_whitelist_clients");
+        whitelists.clients.add_file("clients", text);
+        whitelists.clients.add_file("more", b"white.example\n");
+        whitelists.clients.finish();
+        let text = include_bytes!("../conf/postgrey_whitelist_recipients");
+        whitelists.recipients.add_file("recipients", text);
+        whitelists.recipients.finish();
+        let policy = Policy {
+            rules: settings.rules.clone(),
+            texts: settings.texts.clone(),
+            whitelists,
+            is_dry_run: false,
+        };
+        let shared = Shared::new(1).unwrap();
+        let log = Rc::new(Log::new(Level::Notice, Sinks::default(), shared.complaints));
+        Process {
+            engine: Engine::new(&settings, policy, log, shared),
+            store: LmdbStore::new(LmdbOptions {
+                dir: folder.to_owned(),
+                map_size: 1 << 26,
+                sync: false,
+            }),
+            reader: RequestReader::default(),
+            text: Vec::new(),
+            output: Vec::new(),
+            command: Vec::new(),
+            serial: 0,
+        }
+    }
+
+    /// Asks; the reply, and the allocations beside those of the transaction.
+    fn ask(&mut self, subject: &Subject, time: Option<u64>) -> (String, usize) {
+        self.serial += 1;
+        self.text.clear();
+        push_request(&mut self.text, subject, self.serial, time);
+        self.output.clear();
+        let mut input = &self.text[..];
+        let before = ALLOCATIONS.get();
+        let next = self.engine.advance(
+            &mut self.store,
+            &mut self.reader,
+            &mut input,
+            &mut self.output,
+            &mut self.command,
+        );
+        let mut allocations = ALLOCATIONS.get() - before;
+        if next == Advance::NeedCommit {
+            let command = Command::decode(&mut &self.command[..]).unwrap();
+            let rules = &self.engine.policy().rules;
+            let mut outcomes = Vec::new();
+            self.store
+                .apply_batch(rules, &[command], &mut outcomes)
+                .unwrap();
+            let before = ALLOCATIONS.get();
+            self.engine
+                .finish(&self.reader, Some(outcomes[0]), &mut self.output);
+            allocations += ALLOCATIONS.get() - before;
+        }
+        assert!(input.is_empty());
+        let reply = String::from_utf8_lossy(&self.output).into_owned();
+        (reply, allocations)
+    }
+}
+
+fn subject(client: u64, is_whitelisted: bool) -> Subject {
+    Subject {
+        network: 10,
+        client,
+        mail: client,
+        is_whitelisted,
+    }
+}
+
+#[test]
+fn no_request_allocates_on_its_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Process::new(folder.path());
+    let time = 1_800_000_000;
+    // A client for the auto-whitelist: five passes, more than an hour apart.
+    for pass in 0..5 {
+        let mail = Subject {
+            mail: 1000 + pass,
+            ..subject(1000, false)
+        };
+        for at in [0, 300] {
+            process.ask(&mail, Some(time - 20_000 + pass * 4000 + at));
+        }
+    }
+    for round in 0..2 {
+        let whitelisted = subject(1, true);
+        let new = subject(2 + round, false);
+        let auto_whitelisted = subject(1000, false);
+        let cases = [
+            ("whitelisted", whitelisted, time, "action=DUNNO"),
+            ("new", new, time, "action=DEFER_IF_PERMIT "),
+            ("early", new, time + 10, "action=DEFER_IF_PERMIT "),
+            ("pass", new, time + 300, "action=PREPEND X-Greylist"),
+            ("known", new, time + 400, "action=DUNNO"),
+            ("awl", auto_whitelisted, time, "action=DUNNO"),
+        ];
+        for (name, subject, at, expected) in cases {
+            let (reply, allocations) = process.ask(&subject, Some(at));
+            assert!(reply.starts_with(expected), "{name}: {reply}");
+            // The first round makes the buffers.
+            assert!(round == 0 || allocations == 0, "{name}: {allocations}");
+        }
+    }
+}
