@@ -162,11 +162,6 @@ impl RequestReader {
         &self.request
     }
 
-    /// True if bytes of an unfinished request have been read.
-    pub fn is_inside_request(&self) -> bool {
-        !self.ended && self.size > 0
-    }
-
     /// Reads up to the next event and takes what it has read off `input`.
     /// `None`: the input is used up.
     pub fn next_event(&mut self, input: &mut &[u8]) -> Option<Event> {

@@ -20,27 +20,24 @@ pub struct Shared {
     /// Which complaints were made lately.
     pub complaints: Complaints,
     expiry_wanted: &'static AtomicU64,
-    /// The second in which the last line for all processes was logged.
-    announced: &'static AtomicU64,
 }
 
 impl Shared {
     /// Shared memory for this process and the children it forks from now on.
     pub fn new(workers: usize) -> io::Result<Self> {
-        const FIXED: usize = Instances::CELLS + Counter::COUNT + Complaints::CELLS + 2;
+        const FIXED: usize = Instances::CELLS + Counter::COUNT + Complaints::CELLS + 1;
         let count = NonZeroUsize::new(FIXED + workers).unwrap_or(NonZeroUsize::MIN);
         let cells = sys::shared::share_cells(count)?;
         let split = || -> Option<Self> {
             let (instances, rest) = cells.split_first_chunk()?;
             let (counts, rest) = rest.split_first_chunk()?;
             let (complaints, rest) = rest.split_first_chunk()?;
-            let ([expiry_wanted, announced], workers) = rest.split_first_chunk()?;
+            let ([expiry_wanted], workers) = rest.split_first_chunk()?;
             Some(Shared {
                 instances: Instances::new(instances),
                 counters: Counters::new(counts, workers),
                 complaints: Complaints::new(complaints),
                 expiry_wanted,
-                announced,
             })
         };
         split().ok_or_else(|| io::Error::other("too few cells"))
@@ -54,12 +51,5 @@ impl Shared {
     /// True once after [`Shared::want_expiry`].
     pub fn take_expiry_wanted(&self) -> bool {
         self.expiry_wanted.swap(0, Ordering::Relaxed) != 0
-    }
-
-    /// True for one process of those that got the same signal at about the
-    /// same second: the one that logs the line about it.
-    pub fn is_first_to_announce(&self) -> bool {
-        let now = sys::clock::seconds() as u64;
-        self.announced.swap(now, Ordering::Relaxed) + 1 < now
     }
 }

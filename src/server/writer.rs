@@ -105,7 +105,7 @@ impl Writer {
             if control.input || control.gone {
                 match self.listen_to_master() {
                     Word::Nothing => {}
-                    Word::End => return Ok(()),
+                    Word::End => return self.finish(),
                     Word::Gone => {
                         poll.clear(CONTROL);
                         farewell = Some(Instant::now() + FAREWELL);
@@ -116,10 +116,18 @@ impl Writer {
                 self.write_batch();
             }
             if farewell.is_some_and(|at| at <= Instant::now()) {
-                return Ok(());
+                return self.finish();
             }
             maintenance = self.maintain(maintenance);
         }
+    }
+
+    /// After an orderly end a power cut undoes nothing, whatever `--sync` says.
+    fn finish(&mut self) -> io::Result<()> {
+        if let Err(error) = self.store.flush() {
+            self.log.complain(&error.to_string());
+        }
+        Ok(())
     }
 
     /// TERM and its like are for the workers; they still need the writer then.
