@@ -132,6 +132,7 @@ impl Model {
             &decision,
             &surroundings,
             &mut reply,
+            &mut Vec::new(),
             &mut |_, _| {},
         );
         String::from_utf8(reply).unwrap()
