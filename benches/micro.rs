@@ -54,7 +54,7 @@ fn read(is_whitelisted: bool) -> RequestReader {
 }
 
 /// A whole request from one piece.
-#[divan::bench(max_time = 0.5)]
+#[divan::bench(min_time = 0.2)]
 fn read_request(bencher: Bencher) {
     let text = text(false);
     let mut reader = RequestReader::default();
@@ -64,7 +64,7 @@ fn read_request(bencher: Bencher) {
 }
 
 /// The same in two pieces, cut inside a line.
-#[divan::bench(max_time = 0.5)]
+#[divan::bench(min_time = 0.2)]
 fn read_request_in_pieces(bencher: Bencher) {
     let text = text(false);
     let (first, second) = text.split_at(300);
@@ -100,7 +100,7 @@ fn clients(lines: usize) -> ClientWhitelist {
 }
 
 /// A name and an address that are not on the list.
-#[divan::bench(args = [10, 1000, 100_000], max_time = 0.5)]
+#[divan::bench(args = [10, 1000, 100_000], min_time = 0.2)]
 fn whitelist_miss(bencher: Bencher, lines: usize) {
     let list = clients(lines);
     let address = "10.1.2.3".parse().ok();
@@ -114,7 +114,7 @@ fn whitelist_miss(bencher: Bencher, lines: usize) {
 }
 
 /// A name that is.
-#[divan::bench(args = [100, 1000, 100_000], max_time = 0.5)]
+#[divan::bench(args = [100, 1000, 100_000], min_time = 0.2)]
 fn whitelist_hit(bencher: Bencher, lines: usize) {
     let list = clients(lines);
     let name = format!("a.b.mail{}.example", lines - 1);
@@ -163,7 +163,7 @@ fn answer(policy: &Policy, request: &Request, decision: &Decision, buffers: &mut
 }
 
 /// From a read request to its reply, the client being on a whitelist.
-#[divan::bench(max_time = 0.5)]
+#[divan::bench(min_time = 0.2)]
 fn decide_whitelisted(bencher: Bencher) {
     let (policy, reader) = (policy(), read(true));
     let (mut keys, mut buffers) = (Keys::default(), [Vec::new(), Vec::new()]);
@@ -177,7 +177,7 @@ fn decide_whitelisted(bencher: Bencher) {
 }
 
 /// The same for a new triplet, without the store.
-#[divan::bench(max_time = 0.5)]
+#[divan::bench(min_time = 0.2)]
 fn decide_new(bencher: Bencher) {
     let (policy, reader) = (policy(), read(false));
     let (mut keys, mut buffers) = (Keys::default(), [Vec::new(), Vec::new()]);
@@ -288,7 +288,7 @@ fn store_apply_without_sync(bencher: Bencher, commands: usize) {
 }
 
 /// A client that is on the auto-whitelist: reading alone decides.
-#[divan::bench(max_time = 0.5)]
+#[divan::bench(min_time = 0.2)]
 fn store_read_awl(bencher: Bencher) {
     let (mut store, _folder) = store(false);
     let rules = Rules::default();
