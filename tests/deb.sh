@@ -98,11 +98,14 @@ is_silent() {
 
 # A process that nobody has asked about is as good as gone.
 is_dead() {
-    local name state
-    [ -r "/proc/$1/stat" ] || return 0
-    read -r _ name state _ <"/proc/$1/stat"
-    echo "$name $state"
-    [ "$state" = Z ]
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+    echo "$stat"
+    # The name, in brackets, may have blanks in it.
+    case ${stat##*) } in
+    Z*) return 0 ;;
+    *) return 1 ;;
+    esac
 }
 
 is_gone() {
