@@ -11,7 +11,8 @@
 #   make lint            format and clippy
 #   make bench           measure
 #   make deb             the package for Debian, by cargo-deb
-#   make install         programs, manual pages, whitelists, Postfix examples
+#   make install         programs, manual pages, whitelists, Postfix examples,
+#                        completions for bash and zsh
 #   make install-rc      the init script and its links
 #   make install-smf     manifest and method for SMF
 #   make install-systemd the unit for systemd
@@ -26,6 +27,9 @@ SBINDIR = $(PREFIX)/sbin
 BINDIR = $(PREFIX)/bin
 MANDIR = $(PREFIX)/share/man
 DOCDIR = $(PREFIX)/share/doc/postgrey
+# Where bash and zsh look for the completions of postgreyctl.
+BASHCOMPDIR = $(PREFIX)/share/bash-completion/completions
+ZSHCOMPDIR = $(PREFIX)/share/zsh/site-functions
 # The section of administrators' commands: 8, or 1m on Solaris before 11.4.
 MANSECT = 8
 # Where the whitelists and the S25R table are.
@@ -117,7 +121,8 @@ build-for-install:
 
 install: build-for-install
 	@mkdir -p '$(DESTDIR)$(SBINDIR)' '$(DESTDIR)$(BINDIR)' \
-		'$(DESTDIR)$(SYSCONFDIR)' '$(DESTDIR)$(DOCDIR)'
+		'$(DESTDIR)$(SYSCONFDIR)' '$(DESTDIR)$(DOCDIR)' \
+		'$(DESTDIR)$(BASHCOMPDIR)' '$(DESTDIR)$(ZSHCOMPDIR)'
 	@put() { \
 		cp "$$1" "$$2.new" && chmod "$$3" "$$2.new" && mv -f "$$2.new" "$$2" && \
 		echo "installed $$2"; \
@@ -127,7 +132,9 @@ install: build-for-install
 	put "$$built/postgreyctl" '$(DESTDIR)$(SBINDIR)/postgreyctl' 755 && \
 	if test -f "$$built/postgreyreport"; then \
 		put "$$built/postgreyreport" '$(DESTDIR)$(BINDIR)/postgreyreport' 755; \
-	fi
+	fi && \
+	put completions/postgreyctl.bash '$(DESTDIR)$(BASHCOMPDIR)/postgreyctl' 644 && \
+	put completions/_postgreyctl '$(DESTDIR)$(ZSHCOMPDIR)/_postgreyctl' 644
 	@sect=`echo '$(MANSECT)' | tr m M`; \
 	for page in man/*.[1-8]; do \
 		name=`basename "$$page" | sed 's/\.8$$/.$(MANSECT)/'`; \
@@ -231,6 +238,8 @@ install-systemd:
 uninstall:
 	rm -f '$(DESTDIR)$(SBINDIR)/postgrey' '$(DESTDIR)$(SBINDIR)/postgreyctl' \
 		'$(DESTDIR)$(BINDIR)/postgreyreport' \
+		'$(DESTDIR)$(BASHCOMPDIR)/postgreyctl' \
+		'$(DESTDIR)$(ZSHCOMPDIR)/_postgreyctl' \
 		'$(DESTDIR)$(INITDIR)/postgrey' \
 		'$(DESTDIR)$(RCDIR)/rc0.d/K36postgrey' \
 		'$(DESTDIR)$(RCDIR)/rc1.d/K36postgrey' \

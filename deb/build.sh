@@ -11,7 +11,8 @@ set -e
 root=var/deb
 places="PREFIX=/usr SYSCONFDIR=/etc/postgrey DBDIR=/var/lib/postgrey
 WHITELIST_CLIENTS=/etc/postgrey/whitelist_clients
-WHITELIST_RECIPIENTS=/etc/postgrey/whitelist_recipients"
+WHITELIST_RECIPIENTS=/etc/postgrey/whitelist_recipients
+ZSHCOMPDIR=/usr/share/zsh/vendor-completions"
 
 if ! cargo deb --version >/dev/null 2>&1; then
         echo "cargo-deb is missing: cargo install --locked cargo-deb" >&2

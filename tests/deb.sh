@@ -98,11 +98,14 @@ is_silent() {
 
 # A process that nobody has asked about is as good as gone.
 is_dead() {
-    local name state
-    [ -r "/proc/$1/stat" ] || return 0
-    read -r _ name state _ <"/proc/$1/stat"
-    echo "$name $state"
-    [ "$state" = Z ]
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+    echo "$stat"
+    # The name, in brackets, may have blanks in it.
+    case ${stat##*) } in
+    Z*) return 0 ;;
+    *) return 1 ;;
+    esac
 }
 
 is_gone() {
@@ -163,6 +166,8 @@ check "reload" inside invoke-rc.d postgrey reload
 check "restart" inside invoke-rc.d postgrey restart
 check "it answers after that" answers mine.example.net "action=DUNNO"
 check "the manual page is there" test -s "$root/usr/share/man/man8/postgrey.8.gz"
+check "the completions are there" test -s "$root/usr/share/bash-completion/completions/postgreyctl" -a \
+    -s "$root/usr/share/zsh/vendor-completions/_postgreyctl"
 check "its options check" inside postgrey --check --inet=127.0.0.1:0
 check "stop" inside invoke-rc.d postgrey stop
 check "it is silent" is_silent
@@ -177,6 +182,8 @@ check "the records are left" test -s "$root/var/lib/postgrey/data.mdb"
 check "purge" inside apt-get -qq -y purge postgrey
 check "nothing is left" is_gone /etc/default/postgrey /etc/postgrey /etc/init.d/postgrey \
     /var/lib/postgrey /lib/systemd/system/postgrey.service /usr/share/postgrey \
+    /usr/share/bash-completion/completions/postgreyctl \
+    /usr/share/zsh/vendor-completions/_postgreyctl \
     /etc/rc2.d/S01postgrey /etc/systemd/system/multi-user.target.wants/postgrey.service
 check "dpkg knows it no more" test -z "$(inside dpkg-query -W -f '${Status}' postgrey 2>/dev/null || :)"
 

@@ -146,9 +146,15 @@ fn every_make_and_shell_installs_the_same() {
             ("usr/local/sbin/postgrey", 0o100_755),
             ("usr/local/sbin/postgreyctl", 0o100_755),
             ("usr/local/share/man/man8/postgrey.8", 0o100_644),
+            ("usr/local/share/man/man8/postgreyctl.8", 0o100_644),
             ("usr/local/share/man/man5/postgrey_whitelist.5", 0o100_644),
             ("usr/local/share/man/man7/s25r.7", 0o100_644),
             ("usr/local/share/doc/postgrey/main.cf.example", 0o100_644),
+            (
+                "usr/local/share/bash-completion/completions/postgreyctl",
+                0o100_644,
+            ),
+            ("usr/local/share/zsh/site-functions/_postgreyctl", 0o100_644),
             ("etc/postfix/postgrey_whitelist_clients", 0o100_644),
             ("etc/init.d/postgrey", 0o100_744),
             ("etc/default/postgrey", 0o100_644),
@@ -244,6 +250,8 @@ fn every_place_can_be_another() {
             "INITDIR=/i",
             "UNITDIR=/u",
             "SMFDIR=/s",
+            "BASHCOMPDIR=/bash",
+            "ZSHCOMPDIR=/zsh",
         ];
         let mut said = String::new();
         for target in INSTALL {
@@ -268,7 +276,14 @@ fn every_place_can_be_another() {
         assert!(read("s/method/svc-postgrey").contains(":-/opt/p/sbin/postgrey}"));
         let master = read("opt/p/share/doc/postgrey/master.cf.example");
         assert!(master.contains("user=greyd argv=/opt/p/sbin/postgrey --spawn"));
-        assert!(tree.contains_key("c/permit_client_nots25r"));
+        for name in [
+            "c/permit_client_nots25r",
+            "opt/p/share/man/man1m/postgreyctl.1m",
+            "bash/postgreyctl",
+            "zsh/_postgreyctl",
+        ] {
+            assert!(tree.contains_key(name), "{name}");
+        }
         // No usual place is left in what is run or read by programs.
         for (name, (mode, content)) in &tree {
             let is_link = mode & 0o170_000 == 0o120_000;

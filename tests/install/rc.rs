@@ -201,12 +201,16 @@ fn a_pid_file_of_something_else_is_not_believed() {
     under_each_shell(|place| {
         // This test's own number: alive, but no postgrey.
         let mine = std::process::id().to_string();
-        for stale in ["", "0", "1", "-1", "abc", "12x", mine.as_str(), "1\n2\n"] {
+        for stale in ["0", "1", "-1", "abc", "12x", mine.as_str(), "1\n2\n"] {
             fs::write(place.path("pid"), stale).unwrap();
             place.expect("stop", 0, "Postgrey has Stopped\n");
             place.expect("reload", 7, "Postgrey has Stopped\n");
             place.expect("status", 1, "Postgrey has Stopped\n");
         }
+        // A server that has ended in order, where it cannot remove the file.
+        fs::write(place.path("pid"), "").unwrap();
+        place.expect("stop", 0, "Postgrey has Stopped\n");
+        place.expect("status", 3, "Postgrey has Stopped\n");
         place.expect("start", 0, "Start Postgrey\n");
         place.expect("stop", 0, "Stop Postgrey\n");
     });

@@ -76,7 +76,7 @@ fn violence(stage: &Stage, port: u16, policy: u16) {
 }
 
 /// Four sessions offer mail without a pause while something is done.
-fn under_traffic(port: u16, what: &str, act: impl FnOnce()) {
+pub fn under_traffic(port: u16, what: &str, act: impl FnOnce()) {
     let traffic = Traffic::default();
     std::thread::scope(|scope| {
         for number in 0..4 {

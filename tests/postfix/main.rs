@@ -11,6 +11,7 @@ mod daemon;
 mod faults;
 mod greylisting;
 mod instance;
+mod script;
 mod smtp;
 mod targrey;
 mod texts;
@@ -87,6 +88,7 @@ fn main() {
     scenarios.extend(texts::scenarios());
     scenarios.extend(targrey::scenarios(&home));
     scenarios.extend(faults::scenarios());
+    scenarios.extend(script::scenarios());
     let services: Vec<&Service> = scenarios.iter().map(|s| &s.service).collect();
     let postfix = Postfix::start(&home, &services, &greylisting::spawn_entry(&home));
     let stage = Stage { home, postfix };

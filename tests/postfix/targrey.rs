@@ -1,5 +1,5 @@
-//! The tarpit: the first user's own set-up, made from `conf/`, `--tarpit`
-//! alone, and a hundred sleepers.
+//! The tarpit: the first user's own set-up, made from `conf/`, the same with
+//! `--s25r` in the place of its table, `--tarpit` alone, and a hundred sleepers.
 
 use std::fs;
 use std::path::Path;
@@ -18,15 +18,24 @@ use crate::{Scenario, Stage, check};
 const SLEEP: Duration = Duration::from_secs(2);
 const AT_ONCE: Duration = Duration::from_millis(1500);
 const SLEEPERS: usize = 100;
+/// A name that the S25R rules miss: the table has a WARN line for it.
+const MISSED: &str = "p5-adsl.tokyo.example.net";
+/// One that they do not.
+const CAUGHT: &str = "adsl-198-51-100-5.tokyo.example.net";
 
 pub fn scenarios(home: &Path) -> Vec<Scenario> {
-    let (own, alone, many) = (free_port(), free_port(), free_port());
+    let (own, built_in, alone, many) = (free_port(), free_port(), free_port(), free_port());
     let policy = |port: u16| format!("check_policy_service inet:127.0.0.1:{port}");
     vec![
         Scenario {
             name: "own-set-up",
             service: own_service(home, own),
             play: Box::new(move |stage, port| own_set_up(stage, port, own)),
+        },
+        Scenario {
+            name: "s25r",
+            service: Service::at_rcpt_and_data(&policy(built_in)),
+            play: Box::new(move |stage, port| built_in_rules(stage, port, built_in)),
         },
         Scenario {
             name: "tarpit-alone",
@@ -114,43 +123,135 @@ fn own_set_up(stage: &Stage, port: u16, policy: u16) {
     );
     std::thread::scope(|scope| {
         scope.spawn(|| not_asked_about(port));
-        scope.spawn(|| patient(stage, port, &daemon));
-        scope.spawn(|| impatient(stage, port, &daemon));
+        scope.spawn(|| patient(stage, port, &daemon, ("own set-up", MISSED)));
+        scope.spawn(|| impatient(stage, port, &daemon, "own set-up"));
     });
+    check_log(&daemon, "own set-up");
+    // Each request at RCPT has its line, so those without one were not asked.
+    let log = daemon.log_text();
+    for (address, _, _, what) in LET_IN {
+        let lines = log.matches(&format!("client_address={address},")).count();
+        check(
+            lines == 0 && !daemon.records(Database::Clients).contains_key(address),
+            &format!("own set-up: {what} never reaches the server"),
+            format!("{lines} lines of {}", log.matches("action=").count()),
+        );
+    }
+}
+
+/// What the server logs of the impatient client.
+fn check_log(daemon: &Daemon, how: &str) {
     let log = daemon.log_text();
     let has_lines = log.contains("action=greylist, reason=early-retry (")
         && log.contains("action=pass, reason=triplet found, client_name=unknown");
     check(
         has_lines,
-        "own set-up: log of the impatient client",
+        &format!("{how}: log of the impatient client"),
         log.lines()
-            .rfind(|line| line.contains("action="))
+            .rfind(|line| line.contains("action=") && line.contains("client_name=unknown"))
             .unwrap_or("none"),
     );
 }
 
-/// Clients that the tables of Postfix let in: the server is not asked.
+/// `--s25r`, and no table in Postfix: the server itself lets those in whose
+/// names are like a mail server's, and does to the others the same.
+fn built_in_rules(stage: &Stage, port: u16, policy: u16) {
+    let daemon = Daemon::start(
+        &stage.folder("s25r"),
+        &[
+            &format!("--inet=127.0.0.1:{policy}"),
+            "--s25r",
+            "--targrey",
+            "--tarpit=2",
+            "--retry-count=2",
+            "--delay=3",
+        ],
+    );
+    std::thread::scope(|scope| {
+        scope.spawn(|| mail_server(stage, port, &daemon));
+        scope.spawn(|| patient(stage, port, &daemon, ("--s25r", CAUGHT)));
+        scope.spawn(|| impatient(stage, port, &daemon, "--s25r"));
+    });
+    check_log(&daemon, "--s25r");
+}
+
+/// A client with the name of a mail server: let in at once, and no record.
+fn mail_server(stage: &Stage, port: u16, daemon: &Daemon) {
+    let address = "203.0.113.1";
+    let mut smtp = Smtp::appear_as(port, address, "mail.example.com");
+    let reply = smtp.offer("a@s.example", "u@example.org");
+    check(
+        reply.code == 250 && is_quick(&reply),
+        "--s25r: a mail server's name passes at once",
+        &reply,
+    );
+    let second = smtp.recipient("v@example.org");
+    check(
+        second.code == 250 && is_quick(&second),
+        "--s25r: and so does its second recipient",
+        &second,
+    );
+    let end = smtp.deliver("mail-server");
+    check(
+        end.code == 250 && is_quick(&end),
+        "--s25r: and its DATA",
+        &end,
+    );
+    let mail = stage.postfix.wait_for_mail("mail-server", 2).remove(0);
+    let header = headers(&mail, "X-Greylist");
+    check(
+        header.is_empty(),
+        "--s25r: and its mail has no header",
+        format!("{header:?}"),
+    );
+    let log = daemon.log_text();
+    let wanted = format!(
+        "action=pass, reason=not S25R, client_name=mail.example.com, client_address={address}, "
+    );
+    check(
+        log.contains(&wanted),
+        "--s25r: log of the mail server",
+        log.lines()
+            .rfind(|line| line.contains(address))
+            .unwrap_or("none"),
+    );
+    let is_known = daemon.records(Database::Tarpit).contains_key(address)
+        || daemon
+            .records(Database::Greylist)
+            .keys()
+            .any(|key| key.starts_with("203.0.113."));
+    check(
+        !is_known,
+        "--s25r: the mail server leaves no record",
+        format!("{:?}", daemon.records(Database::Greylist)),
+    );
+}
+
+/// Clients that the tables of Postfix let in: address, name, recipient, why.
+const LET_IN: [(&str, &str, &str, &str); 3] = [
+    (
+        "203.0.113.1",
+        "mail.example.com",
+        "u@example.org",
+        "a mail server's name",
+    ),
+    (
+        "203.0.113.77",
+        "[UNAVAILABLE]",
+        "u@example.org",
+        "whitelist_client",
+    ),
+    (
+        "203.0.113.2",
+        "[UNAVAILABLE]",
+        "info@example.org",
+        "whitelist_recipient",
+    ),
+];
+
+/// The server is not asked about these.
 fn not_asked_about(port: u16) {
-    for (address, name, recipient, what) in [
-        (
-            "203.0.113.1",
-            "mail.example.com",
-            "u@example.org",
-            "a mail server's name",
-        ),
-        (
-            "203.0.113.77",
-            "[UNAVAILABLE]",
-            "u@example.org",
-            "whitelist_client",
-        ),
-        (
-            "203.0.113.2",
-            "[UNAVAILABLE]",
-            "info@example.org",
-            "whitelist_recipient",
-        ),
-    ] {
+    for (address, name, recipient, what) in LET_IN {
         let mut smtp = Smtp::appear_as(port, address, name);
         let reply = smtp.offer("a@s.example", recipient);
         let end = smtp.deliver("not-asked");
@@ -163,44 +264,45 @@ fn not_asked_about(port: u16) {
 }
 
 /// A client that waits is let in, and leaves no trace in the tarpit.
-fn patient(stage: &Stage, port: u16, daemon: &Daemon) {
+fn patient(stage: &Stage, port: u16, daemon: &Daemon, (how, name): (&str, &str)) {
     let address = "198.51.100.5";
-    let mut smtp = Smtp::appear_as(port, address, "p5-adsl.tokyo.example.net");
+    let subject = format!("{how} patient");
+    let mut smtp = Smtp::appear_as(port, address, name);
     let reply = smtp.offer("a@s.example", "u@example.org");
     check(
         reply.code == 250 && has_slept(&reply),
-        "patient: sleeps and is accepted",
+        &format!("{how}, patient: sleeps and is accepted"),
         &reply,
     );
     let entry = daemon.records(Database::Tarpit).remove(address);
     check(
         entry.is_some(),
-        "patient: in the tarpit before DATA",
+        &format!("{how}, patient: in the tarpit before DATA"),
         format!("{entry:?}"),
     );
     let second = smtp.recipient("v@example.org");
     check(
         second.code == 450 && is_quick(&second),
-        "patient: a second recipient of the same mail is put off",
+        &format!("{how}, patient: a second recipient of the same mail is put off"),
         &second,
     );
-    let end = smtp.deliver("patient");
+    let end = smtp.deliver(&subject);
     check(
         end.code == 250 && is_quick(&end),
-        "patient: DATA is accepted at once",
+        &format!("{how}, patient: DATA is accepted at once"),
         &end,
     );
     let entry = daemon.records(Database::Tarpit).remove(address);
     check(
         entry.is_none(),
-        "patient: out of the tarpit behind DATA",
+        &format!("{how}, patient: out of the tarpit behind DATA"),
         format!("{entry:?}"),
     );
-    let mail = stage.postfix.wait_for_mail("patient", 1).remove(0);
+    let mail = stage.postfix.wait_for_mail(&subject, 1).remove(0);
     let header = headers(&mail, "X-Greylist");
     check(
         header.is_empty(),
-        "patient: the mail has no header",
+        &format!("{how}, patient: the mail has no header"),
         format!("{header:?}"),
     );
     let count = daemon.records(Database::Clients).remove(address);
@@ -208,50 +310,55 @@ fn patient(stage: &Stage, port: u16, daemon: &Daemon) {
         count
             .as_deref()
             .is_some_and(|count| count.starts_with("1,")),
-        "patient: counted for the auto-whitelist",
+        &format!("{how}, patient: counted for the auto-whitelist"),
         format!("{count:?}"),
     );
 }
 
 /// A client that hangs up in the tarpit is greylisted from then on; the second
 /// retry behind the delay passes.
-fn impatient(stage: &Stage, port: u16, daemon: &Daemon) {
+fn impatient(stage: &Stage, port: u16, daemon: &Daemon, how: &str) {
     let address = "198.51.100.66";
+    let subject = format!("{how} impatient");
     let offer = || {
         let mut smtp = Smtp::appear_as(port, address, "[UNAVAILABLE]");
         let reply = smtp.offer("b@s.example", "w@example.org");
         (smtp, reply)
     };
     let (smtp, reply) = offer();
-    check(has_slept(&reply), "impatient: sleeps", &reply);
+    check(
+        has_slept(&reply),
+        &format!("{how}, impatient: sleeps"),
+        &reply,
+    );
     drop(smtp);
     let entry = daemon.records(Database::Tarpit).remove(address);
     check(
         entry.is_some(),
-        "impatient: in the tarpit",
+        &format!("{how}, impatient: in the tarpit"),
         format!("{entry:?}"),
     );
     let (_, reply) = offer();
     check(
         reply.code == 450 && is_quick(&reply) && reply.text.contains("Greylisted"),
-        "impatient: greylisted at once",
+        &format!("{how}, impatient: greylisted at once"),
         &reply,
     );
     std::thread::sleep(Duration::from_millis(3200));
     let (_, reply) = offer();
     check(
         reply.code == 450 && is_quick(&reply),
-        "impatient: first retry behind the delay is put off (--retry-count=2)",
+        &format!("{how}, impatient: first retry behind the delay is put off (--retry-count=2)"),
         &reply,
     );
     let (mut smtp, reply) = offer();
     check(
         reply.code == 250 && is_quick(&reply),
-        "impatient: the second passes",
+        &format!("{how}, impatient: the second passes"),
         &reply,
     );
-    let end = smtp.deliver("impatient");
-    check(end.code == 250, "impatient: DATA", &end);
+    let end = smtp.deliver(&subject);
+    check(end.code == 250, &format!("{how}, impatient: DATA"), &end);
     let record = daemon
         .records(Database::Greylist)
         .remove("198.51.100.0/b@s.example/w@example.org");
@@ -261,20 +368,20 @@ fn impatient(stage: &Stage, port: u16, daemon: &Daemon) {
         .collect();
     check(
         fields.len() == 4 && fields[2..] == ["2", "66"],
-        "impatient: record first,last,count,octet",
+        &format!("{how}, impatient: record first,last,count,octet"),
         format!("{record:?}"),
     );
     let entry = daemon.records(Database::Tarpit).remove(address);
     check(
         entry.is_none(),
-        "impatient: out of the tarpit behind DATA",
+        &format!("{how}, impatient: out of the tarpit behind DATA"),
         format!("{entry:?}"),
     );
-    let mail = stage.postfix.wait_for_mail("impatient", 1).remove(0);
+    let mail = stage.postfix.wait_for_mail(&subject, 1).remove(0);
     let header = headers(&mail, "X-Greylist");
     check(
         header.is_empty(),
-        "impatient: no header, as with the original",
+        &format!("{how}, impatient: no header, as with the original"),
         format!("{header:?}"),
     );
 }
