@@ -1,9 +1,11 @@
-//! Hours in the life of a server: 200 connections, reloads, statistics and
-//! killed workers, for `POSTGREY_SOAK_MINUTES`; without it a few seconds.
+//! Hours in the life of a server: 200 connections, reloads, statistics,
+//! maintenance by another process, killed workers and writers, for
+//! `POSTGREY_SOAK_MINUTES`; without it a few seconds.
 //!
 //! Every answer is compared with that of the policy itself over a store in
 //! memory. A connection that breaks with its worker goes on as another client,
-//! since nobody knows whether its last request was counted.
+//! since nobody knows whether its last request was counted; so does one that
+//! waited for its answer while the writer died.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "common/daemon.rs"]
@@ -13,11 +15,12 @@ mod random;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use daemon::{Daemon, PolicyClient, free_port, make_folder, request};
+use daemon::{Daemon, PolicyClient, free_port, is_alive, make_folder, request};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use postgrey::config::{self, Invocation, whitelists};
@@ -31,8 +34,11 @@ use random::{Random, number_from};
 
 const CONNECTIONS: usize = 200;
 const WORKERS: usize = 4;
-/// The writer and the first worker live on: their memory is watched.
-const SPARED: usize = 2;
+/// Seconds between the deaths of a writer, in the first two thirds of the time:
+/// the last one lives on, and its memory is watched.
+const WRITER_LIVES: u32 = 30;
+/// Records that each maintenance finds too old.
+const OLD: usize = 25;
 
 #[derive(Default)]
 struct Tally {
@@ -41,6 +47,8 @@ struct Tally {
     wrong: Mutex<Vec<String>>,
     longest: Mutex<Duration>,
     next_client: AtomicU64,
+    /// Counted up just before a writer is killed, and when it is gone.
+    writer_deaths: AtomicUsize,
     is_over: AtomicBool,
 }
 
@@ -151,6 +159,7 @@ fn live(port: u16, options: &[String], tally: &Tally) {
         while !tally.is_over.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(50 + model.random.below(250) as u64));
             let octets = model.request();
+            let deaths = tally.writer_deaths.load(Ordering::SeqCst);
             let start = Instant::now();
             let Ok(answer) = connection.try_ask(&octets) else {
                 tally.broken.fetch_add(1, Ordering::Relaxed);
@@ -161,6 +170,9 @@ fn live(port: u16, options: &[String], tally: &Tally) {
             *longest = time.max(*longest);
             drop(longest);
             tally.answers.fetch_add(1, Ordering::Relaxed);
+            if deaths % 2 == 1 || deaths != tally.writer_deaths.load(Ordering::SeqCst) {
+                break;
+            }
             let expected = model.expected(&octets);
             let expected = expected.trim_start_matches("action=").trim_end();
             // Version, host and date of the header are the server's own.
@@ -213,8 +225,76 @@ struct Watched {
     most_descriptors: usize,
 }
 
-/// Reloads, asks for statistics, kills and measures until the time is over.
-fn disturb(daemon: &Daemon, duration: Duration) -> (Vec<Watched>, usize) {
+/// What was done to the server.
+#[derive(Default)]
+struct Disturbances {
+    workers_killed: usize,
+    writers_killed: usize,
+    maintenances: usize,
+    records_expired: u64,
+}
+
+/// Asks about triplets of long ago: the next maintenance removes them.
+fn leave_old_records(daemon: &Daemon, round: u32) {
+    let long_ago = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        - 40 * 86400;
+    let mut client = daemon.connect();
+    for number in 0..OLD {
+        let address = format!("172.{}.{}.7", 16 + number, round % 256);
+        let sender = format!("old{round}@s.example");
+        let time = long_ago.to_string();
+        let octets = request(
+            &address,
+            &sender,
+            "u@example.org",
+            &[("policy_test_time", &time)],
+        );
+        // Its worker may be the next to die.
+        if client.try_ask(&octets).is_err() {
+            return;
+        }
+    }
+}
+
+/// `postgreyctl expire` on the live database; returns how many records it
+/// removed.
+fn expire(daemon: &Daemon) -> u64 {
+    let output = Command::new(env!("CARGO_BIN_EXE_postgreyctl"))
+        .arg(format!("--dbdir={}", daemon.dbdir.display()))
+        .args(["expire", "--", "--targrey"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    let number = |line: &str, name: &str| -> Option<u64> {
+        let (_, rest) = line.split_once(name)?;
+        rest.split(',').next()?.parse().ok()
+    };
+    text.lines()
+        .map(|line| number(line, "before: ").unwrap() - number(line, "after: ").unwrap())
+        .sum()
+}
+
+/// Kills the writer while nothing else happens to the server's processes;
+/// returns the next one.
+fn kill_writer(daemon: &Daemon, writer: i32, tally: &Tally) -> i32 {
+    let before = daemon.wait_for_children(WORKERS + 1);
+    tally.writer_deaths.fetch_add(1, Ordering::SeqCst);
+    kill(Pid::from_raw(writer), Signal::SIGKILL).unwrap();
+    while is_alive(writer) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    tally.writer_deaths.fetch_add(1, Ordering::SeqCst);
+    let after = daemon.wait_for_children(WORKERS + 1);
+    *after.iter().find(|pid| !before.contains(pid)).unwrap()
+}
+
+/// Reloads, asks for statistics, maintains, kills and measures until the time
+/// is over.
+fn disturb(daemon: &Daemon, duration: Duration, tally: &Tally) -> (Vec<Watched>, Disturbances) {
     let children = daemon.wait_for_children(WORKERS + 1);
     let watch = |pid, role| Watched {
         pid,
@@ -227,9 +307,8 @@ fn disturb(daemon: &Daemon, duration: Duration) -> (Vec<Watched>, usize) {
         watch(children[0], "writer"),
         watch(children[1], "worker"),
     ];
-    let spared = &children[..SPARED];
     let mut random = Random::new(Random::choose_seed());
-    let mut kills = 0;
+    let mut done = Disturbances::default();
     let start = Instant::now();
     for second in 1.. {
         std::thread::sleep(Duration::from_secs(1));
@@ -240,12 +319,23 @@ fn disturb(daemon: &Daemon, duration: Duration) -> (Vec<Watched>, usize) {
         if second % 7 == 0 {
             daemon.signal(Signal::SIGUSR1);
         }
+        if second % 4 == 2 {
+            leave_old_records(daemon, second);
+            done.records_expired += expire(daemon);
+            done.maintenances += 1;
+        }
+        if second % WRITER_LIVES == 3 && time < duration * 2 / 3 {
+            let next = kill_writer(daemon, watched[1].pid, tally);
+            watched[1] = watch(next, "writer");
+            done.writers_killed += 1;
+        }
         if second % 3 == 0 {
             let mut victims = daemon.children();
-            victims.retain(|pid| !spared.contains(pid));
+            // The memory of these is watched.
+            victims.retain(|&pid| watched.iter().all(|process| process.pid != pid));
             if !victims.is_empty() {
                 let _ = kill(Pid::from_raw(*random.pick(&victims)), Signal::SIGKILL);
-                kills += 1;
+                done.workers_killed += 1;
             }
         }
         for process in &mut watched {
@@ -257,7 +347,7 @@ fn disturb(daemon: &Daemon, duration: Duration) -> (Vec<Watched>, usize) {
             break;
         }
     }
-    (watched, kills)
+    (watched, done)
 }
 
 #[test]
@@ -272,15 +362,16 @@ fn a_long_life_leaves_memory_answers_and_descriptors_as_they_were() {
     let args: Vec<&str> = options.iter().map(String::as_str).collect();
     let daemon = Daemon::start(folder.path(), &args);
     let tally = Tally::default();
-    let (watched, kills) = std::thread::scope(|scope| {
+    let (watched, done) = std::thread::scope(|scope| {
         for _ in 0..CONNECTIONS {
             std::thread::Builder::new()
                 .stack_size(256 * 1024)
                 .spawn_scoped(scope, || live(port, &options, &tally))
                 .unwrap();
         }
-        let result =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| disturb(&daemon, duration)));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            disturb(&daemon, duration, &tally)
+        }));
         tally.is_over.store(true, Ordering::Relaxed);
         result.unwrap()
     });
@@ -288,10 +379,14 @@ fn a_long_life_leaves_memory_answers_and_descriptors_as_they_were() {
     let longest = tally.longest.into_inner().unwrap();
     println!(
         "soak: {duration:.0?}, {CONNECTIONS} connections, {} answers, {} wrong, longest {longest:.0?}, \
-         {kills} workers killed, {} connections broken",
+         {} connections broken",
         tally.answers.load(Ordering::Relaxed),
         wrong.len(),
         tally.broken.load(Ordering::Relaxed),
+    );
+    println!(
+        "soak: {} workers and {} writers killed, {} runs of postgreyctl expire removed {} records",
+        done.workers_killed, done.writers_killed, done.maintenances, done.records_expired,
     );
     for process in &watched {
         let slope = slope(&process.memory);
@@ -305,6 +400,7 @@ fn a_long_life_leaves_memory_answers_and_descriptors_as_they_were() {
         assert!(process.most_descriptors < CONNECTIONS + 50);
     }
     assert!(wrong.is_empty(), "{}", wrong[0]);
+    assert!(done.records_expired > 0 && done.writers_killed > 0);
     assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
 
