@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::sync::Mutex;
 
 use nix::unistd::Uid;
 
@@ -18,8 +19,17 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
-/// A port of 127.0.0.1 nobody listens on.
+/// A port of 127.0.0.1 nobody listens on, and that no other call in this
+/// process got: those may not be listened on yet.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut given = GIVEN.lock().unwrap();
+        if !given.contains(&port) {
+            given.push(port);
+            return port;
+        }
+    }
 }

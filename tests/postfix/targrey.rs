@@ -16,6 +16,11 @@ use crate::smtp::{Reply, Smtp};
 use crate::{Scenario, Stage, check};
 
 const SLEEP: Duration = Duration::from_secs(2);
+/// Of `--delay`, counted from before the sleep in whole seconds: well over the
+/// sleep and a second, so that on a busy machine a retry right behind the
+/// sleep is early, and below the sleep and [`LATER`], so that the next is not.
+const DELAY: &str = "--delay=5";
+const LATER: Duration = Duration::from_millis(3200);
 const AT_ONCE: Duration = Duration::from_millis(1500);
 const SLEEPERS: usize = 100;
 /// A name that the S25R rules miss: the table has a WARN line for it.
@@ -117,7 +122,7 @@ fn own_set_up(stage: &Stage, port: u16, policy: u16) {
             "--tarpit=2",
             "--targrey",
             "--retry-count=2",
-            "--delay=3",
+            DELAY,
             "--max-age=7",
         ],
     );
@@ -164,7 +169,7 @@ fn built_in_rules(stage: &Stage, port: u16, policy: u16) {
             "--targrey",
             "--tarpit=2",
             "--retry-count=2",
-            "--delay=3",
+            DELAY,
         ],
     );
     std::thread::scope(|scope| {
@@ -344,7 +349,7 @@ fn impatient(stage: &Stage, port: u16, daemon: &Daemon, how: &str) {
         &format!("{how}, impatient: greylisted at once"),
         &reply,
     );
-    std::thread::sleep(Duration::from_millis(3200));
+    std::thread::sleep(LATER);
     let (_, reply) = offer();
     check(
         reply.code == 450 && is_quick(&reply),
