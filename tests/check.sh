@@ -44,6 +44,11 @@ awk '/^test result: / {
         printf "check: %d passed, %d failed, %d ignored", passed, failed, ignored
         print " in " runs + 0 " programs" (ignored ? " (ignored: for make check-long)" : "")
 }' "$log"
+# What some of them count besides. The harness may have begun a line before.
+sed -n 's/^postfix: \([0-9]* checks\), /check: \1 behind a real Postfix, /p' "$log"
+sed -n 's/.*replayed: \([0-9]*\) dialogues.*/\1/p' "$log" |
+        awk '{ replayed += $1 }
+        END { if (NR) print "check: " replayed " dialogues of the original replayed" }'
 # Each program that was missed, with the tests that missed it.
 sed -n 's/.*skipped: \(.*\): no \(.*\) on this machine.*/\2	\1/p' "$log" |
         sort -u |

@@ -5,6 +5,8 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "common/dialogue.rs"]
 mod dialogue;
+#[path = "common/machine.rs"]
+mod machine;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -165,20 +167,23 @@ fn records(
 fn recorded_dialogues_are_answered_with_the_store_in_memory() {
     let dialogues = dialogue::without_clock();
     assert_eq!(dialogues.len(), 54);
-    for dialogue in dialogues {
-        play(&dialogue, &mut MemoryStore::default());
+    for dialogue in &dialogues {
+        play(dialogue, &mut MemoryStore::default());
     }
+    machine::tell(&format!("replayed: {} dialogues", dialogues.len()));
 }
 
 #[test]
 fn recorded_dialogues_are_answered_with_lmdb() {
-    for dialogue in dialogue::without_clock() {
+    let dialogues = dialogue::without_clock();
+    for dialogue in &dialogues {
         let folder = tempfile::tempdir().unwrap();
         let options = LmdbOptions {
             dir: folder.path().to_owned(),
             map_size: 1 << 24,
             sync: false,
         };
-        play(&dialogue, &mut LmdbStore::new(options));
+        play(dialogue, &mut LmdbStore::new(options));
     }
+    machine::tell(&format!("replayed: {} dialogues", dialogues.len()));
 }

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use postgrey::admin::import;
 use postgrey::policy::command::{Command, Now, Verdict};
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings, Whitelists};
 use postgrey::policy::instances::Instances;
@@ -289,6 +290,23 @@ fn try_records(input: &[u8]) {
                 .unwrap();
         }
     }
+}
+
+/// The input is a text to be imported: refused with a line of it, or taken.
+fn try_import(input: &[u8]) {
+    let folder = std::env::temp_dir();
+    if let Err(message) = import::try_text(input, &folder) {
+        let rest = message.strip_prefix("ERROR: TEXT line ").expect(&message);
+        let (line, _) = rest.split_once(": ").expect(&message);
+        let lines = input.iter().filter(|&&octet| octet == b'\n').count() + 1;
+        assert!(line.parse::<usize>().expect(&message) <= lines, "{message}");
+        assert!(!message.contains(char::is_control), "{message:?}");
+    }
+}
+
+#[test]
+fn import_texts() {
+    fuzz("import", try_import);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use nix::sys::signal::Signal;
 use postgrey::policy::record::Database;
 use postgrey::store::Store;
 use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
-use server::{Client, Server, free_port, request, spawn, test_dir, wait_until};
+use server::{Client, Server, free_port, request, spawn, tell, test_dir, wait_until};
 
 /// The records of a database directory.
 fn records(dir: &Path, database: Database) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -165,9 +165,10 @@ fn play_all(manner: Manner, of: &str) {
         .filter(|dialogue| dialogue.name.starts_with(of))
         .collect();
     assert!(dialogues.len() >= 20);
-    for dialogue in dialogues {
-        play(&dialogue, manner);
+    for dialogue in &dialogues {
+        play(dialogue, manner);
     }
+    tell(&format!("replayed: {} dialogues", dialogues.len()));
 }
 
 const PLAIN: Manner = Manner {

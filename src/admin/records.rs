@@ -7,6 +7,7 @@
 
 use std::ops::ControlFlow;
 
+use super::escape::escaped;
 use super::failure::Failure;
 use crate::policy::record::{ClientRecord, Database, TripletRecord, parse_tarpit_record};
 use crate::store::Store;
@@ -77,10 +78,11 @@ pub fn short_name(database: Database) -> &'static str {
 /// The database with this name: short, or as the original's file is called,
 /// with or without its ending.
 pub fn database_with_name(name: &[u8]) -> Result<Database, Failure> {
-    let name = String::from_utf8_lossy(name);
+    // The message shows it, and an imported text may bring any octets.
+    let name = escaped(name);
     let is_it = |database: &Database| {
         let file = database.name();
-        *name == *short_name(*database) || *name == *file || file.strip_suffix(".db") == Some(&name)
+        name == short_name(*database) || name == file || file.strip_suffix(".db") == Some(&name)
     };
     Database::ALL.into_iter().find(is_it).ok_or_else(|| {
         Failure::error(format!(

@@ -74,6 +74,7 @@ impl std::error::Error for StartError {}
 
 /// Serves until a signal ends it; returns the exit status.
 pub fn run(settings: &Settings) -> i32 {
+    process::clean_environment();
     if settings.spawn {
         return spawn::run(settings);
     }

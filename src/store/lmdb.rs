@@ -282,7 +282,11 @@ impl LmdbStore {
             _ => return Ok(false),
         };
         let changed = self.environment()?.environment.set_map_size(size);
-        changed.map_err(|error| self.error("mdb_env_set_mapsize", error))?;
+        changed.map_err(|error| {
+            // LMDB has unmapped the old map by then: the next use would crash.
+            self.open = None;
+            self.error("mdb_env_set_mapsize", error)
+        })?;
         Ok(true)
     }
 }

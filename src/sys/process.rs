@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Group, Pid, Uid, User};
@@ -222,6 +223,19 @@ pub fn close_stdio(keep_stderr: bool) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Forgets the environment this process was started with, but for the time
+/// zone: it may hold what is not for a server's memory, and nothing in it is
+/// for the server.
+pub fn clean_environment() {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    // The system refuses to remove a name that holds "=".
+    for name in names.filter(|name| name != "TZ" && !name.as_bytes().contains(&b'=')) {
+        // SAFETY: the program has no threads, so nobody reads the environment
+        // meanwhile.
+        unsafe { std::env::remove_var(name) };
+    }
 }
 
 /// Leaves the controlling terminal: a new session, working directory `/`.

@@ -1,5 +1,5 @@
 //! What tests need to know of the machine they run on, and how one says what
-//! it could not test.
+//! it did and what it could not test.
 #![allow(dead_code)] // each test binary uses a part of it
 
 use std::io::Write;
@@ -8,11 +8,17 @@ use std::sync::Mutex;
 
 use nix::unistd::Uid;
 
-/// Says that `what` is not tested because `missing` is not there: in a line
-/// that the test harness does not hold back, for `tests/check.sh` to collect.
+/// Says something in a line that the test harness does not hold back, for
+/// `tests/check.sh` to collect.
+pub fn tell(line: &str) {
+    std::io::stderr()
+        .write_all(format!("{line}\n").as_bytes())
+        .ok();
+}
+
+/// Says that `what` is not tested because `missing` is not there.
 pub fn skip(missing: &str, what: &str) {
-    let line = format!("skipped: {what}: no {missing} on this machine\n");
-    std::io::stderr().write_all(line.as_bytes()).ok();
+    tell(&format!("skipped: {what}: no {missing} on this machine"));
 }
 
 pub fn is_root() -> bool {

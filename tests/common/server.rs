@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, chown};
 
 #[allow(unused_imports)] // each test binary uses a part of it
-pub use machine::{free_port, is_root, skip};
+pub use machine::{free_port, is_root, skip, tell};
 
 /// No single step of a test takes longer.
 pub const LIMIT: Duration = Duration::from_secs(20);

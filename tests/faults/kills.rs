@@ -1,5 +1,6 @@
 //! kill -9 of random children under load: what was answered is in the store.
 
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -68,6 +69,12 @@ fn what_was_answered_survives_the_death_of_any_child() {
         &[],
     ));
     assert!(last.starts_with("DEFER_IF_PERMIT"), "{last}");
+    let verify = Command::new(env!("CARGO_BIN_EXE_postgreyctl"))
+        .arg(format!("--dbdir={}", daemon.dbdir.display()))
+        .arg("verify")
+        .output()
+        .unwrap();
+    assert!(verify.status.success(), "{verify:?}");
     let records = daemon.records(Database::Greylist);
     let answered = traffic.answered.into_inner().unwrap();
     let lost: Vec<_> = answered
@@ -79,12 +86,13 @@ fn what_was_answered_survives_the_death_of_any_child() {
         .collect();
     println!(
         "check: {kills} kills (POSTGREY_SEED={seed}): {} answered, {} lost, {} passed without \
-         the store, {} connections broken, longest answer {:.0?}",
+         the store, {} connections broken, longest answer {:.0?}, postgreyctl verify: {}",
         answered.len(),
         lost.len(),
         traffic.dunno.load(Ordering::Relaxed),
         traffic.broken.load(Ordering::Relaxed),
         traffic.longest.into_inner().unwrap(),
+        String::from_utf8_lossy(&verify.stdout).trim(),
     );
     assert!(lost.is_empty(), "{lost:?}");
     // What a dead writer had is sent to the next one at once, and not only

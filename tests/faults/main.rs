@@ -1,6 +1,7 @@
 //! What the server does when the store, the disk or a process fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod codes;
 #[path = "../common/daemon.rs"]
 mod daemon;
 mod disk;

@@ -4,7 +4,8 @@
  *
  * POSTGREY_FAULTS names a file that may hold a line "data ERRNO", "meta ERRNO"
  * or "sync ERRNO": while it does, pages of data or of meta data are not
- * written, or not flushed. POSTGREY_IMAGES names a directory; the file
+ * written, or not flushed, and with "map ERRNO" the data file cannot be
+ * mapped. POSTGREY_IMAGES names a directory; the file
  * "answered" in it holds the number of requests answered so far, which becomes
  * a part of an image's name.
  */
@@ -15,9 +16,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+static char *faults, *images;
+
+/* The server does not keep its environment. */
+__attribute__((constructor)) static void remember_environment(void)
+{
+    faults = getenv("POSTGREY_FAULTS");
+    faults = faults ? strdup(faults) : NULL;
+    images = getenv("POSTGREY_IMAGES");
+    images = images ? strdup(images) : NULL;
+}
 
 /* The two meta pages of an environment lie in front. */
 #define META_END 8192
@@ -37,10 +50,9 @@ static int is_data_file(int fd)
 /* The errno a call shall fail with, or 0. */
 static int fault_of(const char *call)
 {
-    const char *path = getenv("POSTGREY_FAULTS");
     char word[16];
     int number, found = 0;
-    FILE *file = path ? fopen(path, "re") : NULL;
+    FILE *file = faults ? fopen(faults, "re") : NULL;
 
     if (!file)
         return 0;
@@ -83,10 +95,27 @@ WRAP_PWRITE(pwrite64)
 WRAP_PWRITEV(pwritev)
 WRAP_PWRITEV(pwritev64)
 
+#define WRAP_MMAP(name)                                                     \
+    void *name(void *at, size_t length, int protection, int flags, int fd,  \
+        off_t offset)                                                       \
+    {                                                                       \
+        static void *(*real)(void *, size_t, int, int, int, off_t);         \
+        int number;                                                         \
+        if (!real)                                                          \
+            real = dlsym(RTLD_NEXT, #name);                                 \
+        if (fd >= 0 && is_data_file(fd) && (number = fault_of("map"))) {    \
+            errno = number;                                                 \
+            return MAP_FAILED;                                              \
+        }                                                                   \
+        return real(at, length, protection, flags, fd, offset);             \
+    }
+WRAP_MMAP(mmap)
+WRAP_MMAP(mmap64)
+
 /* Images are numbered in their order by whoever makes the next file. */
 static void keep_image(int fd)
 {
-    const char *folder = getenv("POSTGREY_IMAGES");
+    const char *folder = images;
     char path[4096], temporary[4200], text[32] = "0", octets[65536];
     static int next;
     int image, from;

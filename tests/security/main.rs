@@ -188,6 +188,43 @@ fn children_hold_the_descriptors_they_need_and_no_more() {
 }
 
 #[test]
+fn nothing_of_the_starter_s_environment_is_kept_but_the_time_zone() {
+    let folder = make_folder();
+    let Some(library) = daemon::build_library("tests/security/environ.c", folder.path()) else {
+        return;
+    };
+    let seen = folder.path().join("environ");
+    fs::write(&seen, "nothing yet").unwrap();
+    fs::set_permissions(&seen, fs::Permissions::from_mode(0o666)).unwrap();
+    let daemon = Daemon::start_with(
+        folder.path(),
+        &[
+            &format!("--unix={}", folder.path().join("s").display()),
+            "--quiet",
+        ],
+        &[
+            ("LD_PRELOAD", library.to_str().unwrap()),
+            ("POSTGREY_ENVIRON", seen.to_str().unwrap()),
+            ("AWS_SECRET", "of the administrator"),
+            ("LC_ALL", "de_DE.UTF-8"),
+            ("TZ", "ABC-5"),
+        ],
+    );
+    let mut client = daemon.connect();
+    let mut ask_at = |time| {
+        let time = [("policy_test_time", time)];
+        client.ask(&request("192.0.2.1", "a@s.example", "u@example.org", &time))
+    };
+    assert!(ask_at("1700000000").starts_with("DEFER_IF_PERMIT"));
+    assert_eq!(fs::read_to_string(&seen).unwrap(), "TZ=ABC-5\n");
+    // The date is local still, and in English as mail has it.
+    let header = ask_at("1700000400");
+    let date = header.rsplit("; ").next().unwrap();
+    let shape = r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d ABC$";
+    assert!(regex::Regex::new(shape).unwrap().is_match(date), "{header}");
+}
+
+#[test]
 fn what_a_sender_writes_stays_in_its_line_of_the_log() {
     let folder = make_folder();
     let Some(library) = daemon::build_library("tests/security/syslog.c", folder.path()) else {

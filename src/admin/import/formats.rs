@@ -7,7 +7,7 @@
 use std::io::BufRead;
 
 use super::lines::{Lines, Wrong};
-use crate::admin::escape::{unescape, unhex};
+use crate::admin::escape::{escaped, unescape, unhex};
 use crate::admin::records::database_with_name;
 use crate::policy::record::Database;
 
@@ -83,7 +83,8 @@ fn read_header<R: BufRead>(lines: &mut Lines<R>) -> Result<(Decode, Option<Datab
     let first = lines.number();
     let (mut decode, mut database): (Option<Decode>, _) = (None, None);
     loop {
-        let line = String::from_utf8_lossy(lines.line()).into_owned();
+        // Parts of it are shown to the administrator.
+        let line = escaped(lines.line());
         let is_first = lines.number() == first;
         match line.split_once('=') {
             Some(("HEADER", "END")) if !is_first => break,

@@ -106,6 +106,35 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     report(&sections, &meanings, &counts)
 }
 
+/// Reads a text of any format as an import would, up to where records go into
+/// a database; `dir` is for the spool. Returns how many records it has, or what
+/// is wrong with it, in one line that calls it TEXT.
+pub fn try_text(text: &[u8], dir: &Path) -> Result<u64, String> {
+    let reader = io::Cursor::new(text.to_vec());
+    let source = Source::Text(Box::new(reader), "TEXT".into(), 0);
+    let (sections, mut records) = read_source(source, dir).map_err(|failure| failure.message)?;
+    let meanings: Vec<Meaning> = sections
+        .iter()
+        .map(|section| meaning_of(section, None, None))
+        .collect();
+    let reading = |error: io::Error| Failure::file(dir, &error);
+    refuse_foreign(&sections, &meanings, &mut records, reading)
+        .map_err(|failure| failure.message)?;
+    records.rewind().map_err(|error| error.to_string())?;
+    let (mut record, mut count) = (Spooled::default(), 0);
+    while records
+        .read(&mut record)
+        .map_err(|error| error.to_string())?
+    {
+        let meaning = meanings[record.section];
+        if objection(meaning.database, &record.key, &record.value).is_none() {
+            meaning.origin.convert(meaning.database, &record.value);
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// Opens what the caller named, with the caller's rights.
 fn open_source(name: &[u8]) -> Result<Source, Failure> {
     use std::os::unix::ffi::OsStrExt;
@@ -465,20 +494,10 @@ mod tests {
         let (mut refused, mut taken) = (0, 0);
         for round in 0..10_000 {
             let text = varied(&mut random, seeds[round % seeds.len()].clone());
-            let source = Source::Text(Box::new(io::Cursor::new(text.clone())), "TEXT".into(), 0);
-            match read_source(source, dir.path()) {
-                Ok((sections, mut records)) => {
-                    taken += 1;
-                    let meanings: Vec<Meaning> = sections
-                        .iter()
-                        .map(|section| meaning_of(section, None, None))
-                        .collect();
-                    let failed = |error: io::Error| panic!("{error}");
-                    let _ = refuse_foreign(&sections, &meanings, &mut records, failed);
-                }
-                Err(failure) => {
+            match try_text(&text, dir.path()) {
+                Ok(_) => taken += 1,
+                Err(message) => {
                     refused += 1;
-                    let message = failure.message;
                     let start = message.strip_prefix("ERROR: TEXT line ").expect(&message);
                     let (line, _) = start.split_once(": ").expect(&message);
                     let lines = text.iter().filter(|&&octet| octet == b'\n').count() + 1;

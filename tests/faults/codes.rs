@@ -1,0 +1,171 @@
+//! What LMDB itself says is wrong: a full map that cannot grow, no slot for a
+//! reader, files that are no database or a damaged one.
+//!
+//! Each costs DUNNO and a line, kills no process, and ends with its cause.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use lmdb::{Environment, EnvironmentFlags, Transaction};
+use postgrey::policy::record::Database;
+
+use crate::daemon::{
+    Daemon, PATIENCE, PolicyClient, give_to_server, make_dbdir, make_folder, request,
+};
+
+/// Asks about a new triplet, with a long key.
+fn ask(client: &mut PolicyClient, name: &str) -> String {
+    let sender = format!("{name}{}@s.example", "x".repeat(300));
+    client.ask(&request("192.0.2.1", &sender, "u@example.org", &[]))
+}
+
+/// Asks until an answer begins so; others must be the other one of the two
+/// that a server gives a new triplet.
+fn ask_until(client: &mut PolicyClient, name: &str, wanted: &str) -> Duration {
+    let start = Instant::now();
+    for count in 0.. {
+        let answer = ask(client, &format!("{name}{count}"));
+        if answer.starts_with(wanted) {
+            break;
+        }
+        assert!(answer == "DUNNO" || answer.starts_with("DEFER_IF_PERMIT"));
+        assert!(start.elapsed() < PATIENCE, "{name}: no {wanted}");
+        if answer == "DUNNO" {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    start.elapsed()
+}
+
+/// One line tells it, and no process died of it.
+fn assert_told_once(daemon: &Daemon, reasons: &[&str]) {
+    let log = daemon.log_text();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("mdb_")).collect();
+    println!("check: log: {lines:?}");
+    assert!(!log.contains("ended with"), "{log}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| reasons.iter().any(|reason| line.contains(reason))),
+        "{log}"
+    );
+    let mut different = lines.clone();
+    different.sort_unstable();
+    different.dedup();
+    assert_eq!(different.len(), lines.len(), "{log}");
+}
+
+#[test]
+fn a_map_that_cannot_grow_costs_no_mail_until_it_can() {
+    let folder = make_folder();
+    let Some(library) = crate::build_preload(folder.path()) else {
+        return;
+    };
+    let faults = folder.path().join("faults");
+    let socket = folder.path().join("socket");
+    let daemon = Daemon::start_with(
+        folder.path(),
+        &[
+            &format!("--unix={}", socket.display()),
+            "--quiet",
+            "--db-size=1M",
+            "--sync=none",
+        ],
+        &[
+            ("LD_PRELOAD", library.to_str().unwrap()),
+            ("POSTGREY_FAULTS", faults.to_str().unwrap()),
+        ],
+    );
+    let mut client = daemon.connect();
+    assert!(ask(&mut client, "first").starts_with("DEFER_IF_PERMIT"));
+    fs::write(&faults, format!("map {}\n", libc::ENOMEM)).unwrap();
+    ask_until(&mut client, "full", "DUNNO");
+    for count in 0..5 {
+        assert_eq!(ask(&mut client, &format!("still{count}")), "DUNNO");
+    }
+    fs::remove_file(&faults).unwrap();
+    let time = ask_until(&mut client, "room", "DEFER_IF_PERMIT");
+    println!("check: a map that cannot grow: DUNNO, back in {time:.1?}");
+    assert_told_once(&daemon, &["mdb_env_set_mapsize: Cannot allocate memory"]);
+    // With room, many more.
+    for count in 0..300 {
+        let answer = ask(&mut client, &format!("more{count}"));
+        assert!(answer.starts_with("DEFER_IF_PERMIT"), "{answer}");
+    }
+}
+
+#[test]
+fn readers_that_hold_all_slots_cost_no_mail() {
+    let folder = make_folder();
+    let socket = folder.path().join("socket");
+    let at = format!("--unix={}", socket.display());
+    let daemon = Daemon::start(folder.path(), &[&at, "--quiet"]);
+    let mut client = daemon.connect();
+    assert!(ask(&mut client, "first").starts_with("DEFER_IF_PERMIT"));
+    // Another environment, whose few slots are all held, takes the place.
+    let other = folder.path().join("other");
+    make_dbdir(&other);
+    let environment = Environment::new()
+        .set_flags(EnvironmentFlags::NO_TLS)
+        .set_max_dbs(3)
+        .set_max_readers(4)
+        .set_map_size(1 << 20)
+        .open(&other)
+        .unwrap();
+    let mut held = Vec::new();
+    let refused = loop {
+        match environment.begin_ro_txn() {
+            Ok(transaction) => held.push(transaction),
+            Err(error) => break error,
+        }
+        assert!(held.len() < 1000);
+    };
+    assert_eq!(refused, lmdb::Error::ReadersFull);
+    for name in ["lock.mdb", "data.mdb"] {
+        give_to_server(&other.join(name));
+        fs::rename(other.join(name), daemon.dbdir.join(name)).unwrap();
+    }
+    ask_until(&mut client, "full", "DUNNO");
+    for count in 0..5 {
+        assert_eq!(ask(&mut client, &format!("still{count}")), "DUNNO");
+    }
+    let number = held.len();
+    held.into_iter().for_each(Transaction::abort);
+    let time = ask_until(&mut client, "room", "DEFER_IF_PERMIT");
+    println!("check: {number} slots, all held by others: DUNNO, back in {time:.1?}");
+    assert_told_once(&daemon, &["MDB_READERS_FULL"]);
+}
+
+#[test]
+fn a_file_that_is_no_database_or_a_damaged_one_costs_no_mail() {
+    let folder = make_folder();
+    let socket = folder.path().join("socket");
+    let at = format!("--unix={}", socket.display());
+    let daemon = Daemon::start(folder.path(), &[&at, "--quiet"]);
+    let mut client = daemon.connect();
+    assert!(ask(&mut client, "first").starts_with("DEFER_IF_PERMIT"));
+    let data = daemon.dbdir.join("data.mdb");
+    let whole = fs::read(&data).unwrap();
+    let garbage = vec![0xa5; whole.len()];
+    // Pages that never came to the disk, behind the two of meta data.
+    let mut damaged = whole.clone();
+    damaged[2 * 4096..].fill(0);
+    let aside = daemon.dbdir.join("aside");
+    for (name, octets) in [("garbage", &garbage), ("damaged", &damaged)] {
+        fs::rename(&data, &aside).unwrap();
+        fs::write(&data, octets).unwrap();
+        give_to_server(&data);
+        // Processes look once a second whether it is still the same file.
+        ask_until(&mut client, name, "DUNNO");
+        for count in 0..5 {
+            assert_eq!(ask(&mut client, &format!("{name}still{count}")), "DUNNO");
+        }
+        fs::rename(&aside, &data).unwrap();
+        let time = ask_until(&mut client, &format!("{name}over"), "DEFER_IF_PERMIT");
+        println!("check: {name} file: DUNNO, back in {time:.1?}");
+    }
+    assert_told_once(&daemon, &["MDB_INVALID"]);
+    assert_told_once(&daemon, &["MDB_CORRUPTED", "MDB_PAGE_NOTFOUND"]);
+    let records = daemon.records(Database::Greylist);
+    assert!(records.keys().any(|key| key.contains("/firstx")));
+}
