@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 use server::{
     Client, LIMIT, Server, children_of, common_options, free_port, is_alive, is_root, make_db_dir,
-    pause, request, skip, spawn, test_dir, wait_until,
+    pause, program_for_all, request, skip, spawn, test_dir, wait_until,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postgrey");
@@ -48,7 +48,7 @@ struct Daemon {
 impl Daemon {
     fn start(dir: &Path, more: &[String], become_nobody: bool) -> Daemon {
         let pid_file = dir.join("db/pid");
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program_for_all(dir));
         command.arg("-d").args(common_options(dir)).args(more);
         command.arg(format!("--pidfile={}", pid_file.display()));
         if become_nobody {
@@ -121,7 +121,7 @@ fn start_and_stop(in_background: bool, over_inet: bool, as_user: bool) {
         assert!(!dir.path().join("db/pid").exists());
         assert!(children.iter().all(|&pid| !is_alive(pid)));
     } else {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program_for_all(dir.path()));
         if as_user {
             command.uid(User::from_name("nobody").unwrap().unwrap().uid.as_raw());
             // The socket of the helper goes where that user may make it.

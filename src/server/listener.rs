@@ -110,10 +110,8 @@ impl Listeners {
     /// All addresses of a host; one that this machine does not have only
     /// warns, as long as another works.
     fn bind_host(&mut self, host: &str, port: u16, backlog: i32) -> Result<(), StartError> {
-        let addresses = (host, port).to_socket_addrs();
-        let mut addresses: Vec<SocketAddr> = addresses
-            .map_err(|error| inet_error(host, port, &error))?
-            .collect();
+        let mut addresses =
+            addresses_of(host, port).map_err(|error| inet_error(host, port, &error))?;
         addresses.sort();
         addresses.dedup();
         let mut failures = Vec::new();
@@ -196,6 +194,18 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
         return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
     }
     std::fs::remove_file(path)
+}
+
+/// The addresses of a host. That of localhost is known (RFC 6761, section 6.3)
+/// where no file and no name server knows it.
+fn addresses_of(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    match (host, port).to_socket_addrs() {
+        Err(_) if host == "localhost" => Ok(vec![
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+        ]),
+        found => found.map(Iterator::collect),
+    }
 }
 
 fn is_family_missing(error: &io::Error) -> bool {

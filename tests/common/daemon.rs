@@ -23,7 +23,7 @@ use postgrey::store::Store;
 use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
 
 #[allow(unused_imports)] // each test binary uses a part of it
-pub use machine::{free_port, is_root, skip};
+pub use machine::{children_of, free_port, is_alive, is_root, skip};
 
 /// The server under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_postgrey");
@@ -290,33 +290,6 @@ impl Drop for Daemon {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-/// The processes whose parent is this one.
-pub fn children_of(parent: i32) -> Vec<i32> {
-    let mut children: Vec<i32> = fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|&pid| parent_of(pid) == Some(parent))
-        .collect();
-    children.sort_unstable();
-    children
-}
-
-fn parent_of(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    // A zombie is no process any more.
-    if fields.next()? == "Z" {
-        return None;
-    }
-    fields.next()?.parse().ok()
-}
-
-/// True if the process exists and is no zombie.
-pub fn is_alive(pid: i32) -> bool {
-    parent_of(pid).is_some()
 }
 
 /// A store on the same environment as a server.

@@ -2,6 +2,7 @@
 //! it did and what it could not test.
 #![allow(dead_code)] // each test binary uses a part of it
 
+use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::sync::Mutex;
@@ -38,4 +39,31 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// The processes whose parent is this one.
+pub fn children_of(parent: i32) -> Vec<i32> {
+    let mut children: Vec<i32> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&pid| parent_of(pid) == Some(parent))
+        .collect();
+    children.sort_unstable();
+    children
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    // A zombie is no process any more.
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.next()?.parse().ok()
+}
+
+/// True if the process exists and is no zombie.
+pub fn is_alive(pid: i32) -> bool {
+    parent_of(pid).is_some()
 }

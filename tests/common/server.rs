@@ -200,31 +200,23 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 pub fn children_of(parent: Pid) -> Vec<Pid> {
-    let output = Command::new("ps")
-        .args(["-eo", "pid=,ppid="])
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let pairs = text.lines().filter_map(|line| {
-        let mut numbers = line
-            .split_whitespace()
-            .map(|word| word.parse::<i32>().unwrap());
-        Some((numbers.next()?, numbers.next()?))
-    });
-    pairs
-        .filter(|(_, of)| *of == parent.as_raw())
-        .map(|(pid, _)| Pid::from_raw(pid))
-        .collect()
+    let children = machine::children_of(parent.as_raw());
+    children.into_iter().map(Pid::from_raw).collect()
 }
 
 pub fn is_alive(pid: Pid) -> bool {
-    // A zombie can still be signalled, so its state has to be asked for.
-    let state = Command::new("ps")
-        .args(["-o", "stat=", "-p", &pid.to_string()])
-        .output()
-        .unwrap();
-    let state = String::from_utf8_lossy(&state.stdout).trim().to_string();
-    !state.is_empty() && !state.starts_with('Z')
+    machine::is_alive(pid.as_raw())
+}
+
+/// The program where any user may run it: the checkout may lie where only its
+/// owner can go.
+pub fn program_for_all(dir: &Path) -> PathBuf {
+    let copy = dir.join("run/postgrey");
+    if !copy.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_postgrey"), &copy).unwrap();
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    copy
 }
 
 /// A request as Postfix sends it, with some attributes replaced.
@@ -318,7 +310,7 @@ pub struct Spawned {
 
 pub fn spawn(dir: &Path, options: &[&str]) -> Spawned {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_postgrey"));
+    let mut command = Command::new(program_for_all(dir));
     command
         .arg("--spawn")
         .args(common_options(dir))

@@ -242,8 +242,11 @@ fn statistics_in_three_forms() {
 #[test]
 fn progress_shows_on_a_terminal_after_a_second_and_nowhere_else() {
     use std::process::Command;
-    if Command::new("script").arg("--version").output().is_err() {
-        skip("script", "progress on a terminal");
+    let terminal = Command::new("script")
+        .args(["-qec", "true", "/dev/null"])
+        .output();
+    if !terminal.is_ok_and(|output| output.status.success()) {
+        skip("terminal by script", "progress on a terminal");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
