@@ -34,8 +34,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
 /// Set by INT and TERM: what was started is ended in order then.
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
@@ -92,8 +90,7 @@ fn run(arguments: &[String]) -> io::Result<()> {
 }
 
 fn allow_many_descriptors() -> io::Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+    postgrey::sys::process::raise_descriptor_limit().map(|_| ())
 }
 
 fn print_conditions(rounds: usize, seconds: f64) -> io::Result<()> {
