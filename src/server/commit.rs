@@ -43,6 +43,8 @@ pub struct WriterLink {
 struct Traveller {
     owner: u64,
     command: Vec<u8>,
+    /// When its request came: sending it again wins no time, for the client
+    /// waits all the while.
     since: Instant,
     tries: u8,
     is_sent: bool,
@@ -312,10 +314,9 @@ impl Committer {
         if !send_datagram(&link.to_writer, datagram, &self.log) {
             return false;
         }
-        let now = Instant::now();
         for index in packed.drain(..) {
             if let Some(traveller) = &mut self.travellers[index] {
-                (traveller.is_sent, traveller.since) = (true, now);
+                traveller.is_sent = true;
             }
         }
         true
@@ -430,4 +431,44 @@ pub fn apply_counted(
     store.apply_batch(rules, commands, &mut outcomes)?;
     counters.add_batch(commands.len(), start.elapsed());
     Ok(outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Level, Sinks};
+    use crate::store::lmdb::LmdbOptions;
+
+    #[test]
+    fn a_command_that_is_sent_again_wins_no_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (to_writer, _queue) = UnixDatagram::pair().unwrap();
+        let (_answers, from_writer) = UnixDatagram::pair().unwrap();
+        let shared = Shared::new(1).unwrap();
+        let log = Rc::new(Log::new(Level::Error, Sinks::default(), shared.complaints));
+        let store = LmdbStore::new(LmdbOptions {
+            dir: folder.path().to_owned(),
+            map_size: 1 << 20,
+            sync: false,
+        });
+        let link = WriterLink {
+            to_writer,
+            from_writer,
+            worker: 0,
+            incarnation: 1,
+        };
+        let lock = LockFile::new(folder.path().join("lock"), 0o600);
+        let mut committer = Committer::new(store, lock, Some(link), log, shared);
+        committer.push(7, b"a command");
+        let deadline = committer.deadline();
+        committer.send();
+        assert!(!committer.has_unsent());
+        let mut done = Vec::new();
+        committer.send_again(&mut done);
+        assert_eq!((committer.deadline(), done.len()), (deadline, 0));
+        // The second try was the last.
+        committer.send_again(&mut done);
+        assert_eq!(done, [(7, None)]);
+        assert_eq!(committer.deadline(), None);
+    }
 }
