@@ -40,8 +40,8 @@ const WRITER_LIVES: u32 = 30;
 /// Records that each maintenance finds too old.
 const OLD: usize = 25;
 
-#[derive(Default)]
 struct Tally {
+    begun: Instant,
     answers: AtomicUsize,
     broken: AtomicUsize,
     wrong: Mutex<Vec<String>>,
@@ -182,7 +182,10 @@ fn live(port: u16, options: &[String], tally: &Tally) {
             };
             if !is_right {
                 let text = String::from_utf8_lossy(&octets).into_owned();
-                let wrong = format!("{text}got {answer}, expected {expected}");
+                let at = tally.begun.elapsed();
+                let wrong = format!(
+                    "{text}got {answer} after {time:.0?}, at {at:.1?}, expected {expected}"
+                );
                 tally.wrong.lock().unwrap().push(wrong);
             }
         }
@@ -361,7 +364,16 @@ fn a_long_life_leaves_memory_answers_and_descriptors_as_they_were() {
     let options = options(port, &clients);
     let args: Vec<&str> = options.iter().map(String::as_str).collect();
     let daemon = Daemon::start(folder.path(), &args);
-    let tally = Tally::default();
+    let tally = Tally {
+        begun: Instant::now(),
+        answers: Default::default(),
+        broken: Default::default(),
+        wrong: Default::default(),
+        longest: Default::default(),
+        next_client: Default::default(),
+        writer_deaths: Default::default(),
+        is_over: Default::default(),
+    };
     let (watched, done) = std::thread::scope(|scope| {
         for _ in 0..CONNECTIONS {
             std::thread::Builder::new()
@@ -399,7 +411,10 @@ fn a_long_life_leaves_memory_answers_and_descriptors_as_they_were() {
         assert!(minutes < 5 || slope < 20.0, "{} grows", process.role);
         assert!(process.most_descriptors < CONNECTIONS + 50);
     }
-    assert!(wrong.is_empty(), "{}", wrong[0]);
+    for wrong in &wrong {
+        println!("soak: wrong: {wrong}");
+    }
+    assert!(wrong.is_empty(), "the server: {}", daemon.log_text());
     assert!(done.records_expired > 0 && done.writers_killed > 0);
     assert!(longest < Duration::from_secs(1), "{longest:?}");
 }

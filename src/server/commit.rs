@@ -3,8 +3,9 @@
 //! A worker sends the commands of one turn to the writer in few datagrams and
 //! goes on. The short cut: a worker that was alone in its last commit, has
 //! nothing under way and gets the lock at once commits by itself; so does a
-//! spawned session always, and a worker whose writer is silent. A command is
-//! tried twice, then its request is answered without the store.
+//! spawned session always, a worker whose commits flush nothing (`--sync=none`),
+//! and one whose writer is silent. A command is tried twice, then its request
+//! is answered without the store.
 
 use std::collections::VecDeque;
 use std::io;
@@ -143,7 +144,9 @@ impl Committer {
             .all(|traveller| !traveller.is_sent);
         let may_commit = match &self.link {
             None => self.lock_patiently(),
-            Some(_) => self.was_alone && is_first && self.try_lock(),
+            Some(_) if !is_first => false,
+            Some(_) if self.store.flushes() => self.was_alone && self.try_lock(),
+            Some(_) => self.lock_soon(),
         };
         if may_commit {
             self.commit_here(rules, done, |_| true);
@@ -164,11 +167,29 @@ impl Committer {
     }
 
     fn try_lock(&mut self) -> bool {
-        self.lock().unwrap_or_else(|error| {
+        let result = self.lock();
+        self.is_locked(result)
+    }
+
+    fn is_locked(&self, result: io::Result<bool>) -> bool {
+        result.unwrap_or_else(|error| {
             self.log
                 .complain(&format!("cannot lock the database: {error}"));
             false
         })
+    }
+
+    /// Waits a moment for the lock: a commit that flushes nothing is over before
+    /// the writer would be awake.
+    fn lock_soon(&mut self) -> bool {
+        const TRIES: usize = 100;
+        for _ in 0..TRIES {
+            match self.lock() {
+                Ok(false) => std::thread::yield_now(),
+                result => return self.is_locked(result),
+            }
+        }
+        false
     }
 
     /// Without a writer to turn to, waits for the lock, but not for ever.
@@ -178,18 +199,13 @@ impl Committer {
         let mut pause = Duration::from_micros(200);
         loop {
             match self.lock() {
-                Ok(true) => return true,
                 Ok(false) if start.elapsed() < PATIENCE => std::thread::sleep(pause),
                 Ok(false) => {
                     self.log
                         .complain("another process keeps the database locked");
                     return false;
                 }
-                Err(error) => {
-                    self.log
-                        .complain(&format!("cannot lock the database: {error}"));
-                    return false;
-                }
+                result => return self.is_locked(result),
             }
             pause = (pause * 2).min(Duration::from_millis(5));
         }

@@ -4,6 +4,8 @@
 //! its tag. To a worker: its incarnation, whether it was alone in the commit,
 //! then answers, each a tag, whether the store took the command, the outcome.
 
+use std::os::unix::net::UnixDatagram;
+
 use crate::policy::command::{Command, Outcome};
 
 /// Octets of a datagram at most: every system takes that many.
@@ -51,6 +53,66 @@ impl<'d> Parcel<'d> {
             incarnation: u32::from_le_bytes(*incarnation),
             commands,
         })
+    }
+}
+
+/// The datagrams of a batch, in a buffer that is used again.
+#[derive(Default)]
+pub struct Inbox {
+    octets: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Inbox {
+    /// Octets of datagrams beyond which no more are taken.
+    const FULL: usize = 256 * 1024;
+
+    /// Takes what a queue holds, as long as there is room.
+    pub fn take(&mut self, queue: &UnixDatagram) {
+        while !self.is_full() {
+            let start = self.end();
+            let room = start + MAX_DATAGRAM;
+            if self.octets.len() < room {
+                self.octets.resize(room, 0);
+            }
+            let Ok(length) = queue.recv(&mut self.octets[start..room]) else {
+                return;
+            };
+            self.ends.push(start + length);
+        }
+    }
+
+    fn end(&self) -> usize {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// True if no more is taken.
+    pub fn is_full(&self) -> bool {
+        self.end() >= Inbox::FULL
+    }
+
+    /// The parcels in the order in which they came.
+    pub fn parcels(&self) -> impl Iterator<Item = Parcel<'_>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let datagrams = starts
+            .zip(&self.ends)
+            .map(|(start, &end)| &self.octets[start..end]);
+        datagrams.filter_map(Parcel::of)
+    }
+
+    /// The number of commands in all parcels.
+    pub fn count_commands(&self) -> usize {
+        self.parcels().map(|parcel| parcel.commands.len()).sum()
+    }
+
+    /// True if nothing was taken.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Forgets the datagrams.
+    pub fn clear(&mut self) {
+        self.ends.clear();
     }
 }
 
@@ -107,6 +169,59 @@ impl<'d> Answers<'d> {
 mod tests {
     use super::*;
     use crate::policy::command::{Now, Verdict};
+
+    #[test]
+    fn an_inbox_takes_what_the_queue_holds() {
+        let command = Command {
+            now: Now::new(1.0, None),
+            address: b"192.0.2.1",
+            client: b"b",
+            triplet: b"c",
+            octet: b"",
+            is_data: false,
+        };
+        let (workers, queue) = UnixDatagram::pair().unwrap();
+        queue.set_nonblocking(true).unwrap();
+        let mut inbox = Inbox::default();
+        for _ in 0..2 {
+            for (worker, commands) in [(1, 2), (2, 0), (1, 3)] {
+                let mut datagram = Parcel::head(worker, 5).to_vec();
+                for tag in 0..commands {
+                    datagram.extend_from_slice(&u64::to_le_bytes(tag));
+                    command.encode(&mut datagram);
+                }
+                workers.send(&datagram).unwrap();
+            }
+            workers.send(b"no").unwrap();
+            inbox.take(&queue);
+            let seen: Vec<_> = inbox
+                .parcels()
+                .map(|parcel| (parcel.worker, parcel.commands.len()))
+                .collect();
+            assert_eq!(seen, [(1, 2), (2, 0), (1, 3)]);
+            assert_eq!(inbox.count_commands(), 5);
+            inbox.clear();
+            assert!(inbox.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_full_inbox_leaves_the_rest_in_the_queue() {
+        let (workers, queue) = UnixDatagram::pair().unwrap();
+        queue.set_nonblocking(true).unwrap();
+        let mut inbox = Inbox::default();
+        let datagram = [7; MAX_DATAGRAM];
+        for _ in 0..Inbox::FULL / MAX_DATAGRAM {
+            workers.send(&datagram).unwrap();
+            inbox.take(&queue);
+        }
+        workers.send(&datagram).unwrap();
+        inbox.take(&queue);
+        assert_eq!(inbox.ends.len(), Inbox::FULL / MAX_DATAGRAM);
+        inbox.clear();
+        inbox.take(&queue);
+        assert_eq!(inbox.ends.len(), 1);
+    }
 
     #[test]
     fn commands_and_answers_travel() {

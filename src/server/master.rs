@@ -12,8 +12,10 @@ use nix::unistd::Pid;
 use super::commit::{Committer, WriterLink};
 use super::control::{self, Message};
 use super::counters::Counter;
+use super::datagram::Inbox;
 use super::engine::Engine;
 use super::listener::Listeners;
+use super::pace::Pace;
 use super::shared::Shared;
 use super::worker::Worker;
 use super::writer::Writer;
@@ -397,6 +399,8 @@ impl Master {
             rules: self.policy.rules.clone(),
             log: Rc::clone(&self.log),
             shared: self.shared,
+            inbox: Inbox::default(),
+            pace: Pace::new(self.settings.workers, Instant::now()),
         };
         self.close_links()?;
         writer.run()

@@ -11,6 +11,7 @@ pub mod datagram;
 pub mod engine;
 pub mod listener;
 pub mod master;
+pub mod pace;
 pub mod session;
 pub mod shared;
 pub mod spawn;

@@ -71,6 +71,8 @@ pub struct Worker {
     /// The places that are waited for between two looks at all of them.
     busy: Vec<usize>,
     last_look: Instant,
+    /// When the last wait was over.
+    awake: Instant,
     buffer: Vec<u8>,
     command: Vec<u8>,
     done: Vec<Done>,
@@ -111,6 +113,7 @@ impl Worker {
             first_session,
             busy: Vec::new(),
             last_look: Instant::now(),
+            awake: Instant::now(),
             buffer: vec![0; READ_BUFFER],
             command: Vec::new(),
             done: Vec::new(),
@@ -168,7 +171,8 @@ impl Worker {
         if !self.busy.is_empty() {
             let at_most = timeout.map_or(IDLE_LOOK, |timeout| timeout.min(IDLE_LOOK));
             let ready = self.poll.wait_for(&self.busy, Some(at_most))?;
-            if ready > 0 && self.last_look.elapsed() < IDLE_LOOK {
+            self.awake = Instant::now();
+            if ready > 0 && self.awake.duration_since(self.last_look) < IDLE_LOOK {
                 return Ok(());
             }
             if ready > 0 {
@@ -176,7 +180,8 @@ impl Worker {
             }
         }
         self.poll.wait(timeout)?;
-        self.last_look = Instant::now();
+        self.awake = Instant::now();
+        self.last_look = self.awake;
         self.choose_busy();
         Ok(())
     }
@@ -460,7 +465,7 @@ impl Worker {
         let mut buffer = std::mem::take(&mut self.buffer);
         match session.read(&mut buffer) {
             Ok(Some(length)) => {
-                session.active = Instant::now();
+                session.active = self.awake;
                 self.advance_with(index, &buffer[..length]);
             }
             Ok(None) => self.tidy(index),

@@ -15,7 +15,8 @@ use nix::sys::signal::Signal;
 
 use super::commit::apply_counted;
 use super::control::{self, Message};
-use super::datagram::{Answers, MAX_ANSWERS, MAX_DATAGRAM, Parcel, Tag};
+use super::datagram::{Answers, Inbox, MAX_ANSWERS, Parcel, Tag};
+use super::pace::Pace;
 use super::shared::Shared;
 use crate::log::{Level, Log};
 use crate::policy::command::{Command, Outcome};
@@ -24,11 +25,9 @@ use crate::store::expiry::{Expiry, Progress, finished_line};
 use crate::store::lmdb::LmdbStore;
 use crate::sys::clock;
 use crate::sys::lock::{Claim, LockFile};
-use crate::sys::poll::{Interest, PollSet};
+use crate::sys::poll::{self, Interest, PollSet};
 use crate::sys::signals::Signals;
 
-/// Datagrams taken into one batch at most.
-const MOST_DATAGRAMS: usize = 256;
 /// When the first maintenance starts, and how long one is after another.
 const FIRST_EXPIRY: Duration = Duration::from_secs(60);
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(3600);
@@ -59,6 +58,10 @@ pub struct Writer {
     pub log: Rc<Log>,
     /// What all processes share.
     pub shared: Shared,
+    /// What came out of the queue and is not committed yet.
+    pub inbox: Inbox,
+    /// How long to wait for more of it.
+    pub pace: Pace,
 }
 
 /// Maintenance under way, or when the next begins.
@@ -93,8 +96,8 @@ impl Writer {
         control::send(&self.control, Message::Ready)?;
         loop {
             let wake = match &maintenance {
-                Maintenance::Running(_) => Some(Instant::now()),
-                Maintenance::Due(at) => Some(*at),
+                Maintenance::Due(at) if self.inbox.is_empty() => Some(*at),
+                _ => Some(Instant::now()),
             };
             let wake = [wake, farewell].into_iter().flatten().min();
             poll.wait(wake.map(|at| at.saturating_duration_since(Instant::now())))?;
@@ -112,7 +115,8 @@ impl Writer {
                     }
                 }
             }
-            if poll.readiness(QUEUE).input {
+            if poll.readiness(QUEUE).input || !self.inbox.is_empty() {
+                self.gather();
                 self.write_batch();
             }
             if farewell.is_some_and(|at| at <= Instant::now()) {
@@ -157,23 +161,29 @@ impl Writer {
         }
     }
 
-    /// Takes what the queue holds and commits it as one.
-    fn write_batch(&mut self) {
-        let mut datagrams = Vec::new();
-        while datagrams.len() < MOST_DATAGRAMS {
-            let mut buffer = vec![0; MAX_DATAGRAM];
-            let Ok(length) = self.queue.recv(&mut buffer) else {
-                break;
-            };
-            buffer.truncate(length);
-            datagrams.push(buffer);
+    /// Takes what the queue holds, and what comes in a moment.
+    fn gather(&mut self) {
+        let begun = Instant::now();
+        self.inbox.take(&self.queue);
+        while !self.inbox.is_full()
+            && let Some(time) =
+                self.pace
+                    .patience(begun, Instant::now(), self.inbox.count_commands())
+        {
+            // A signal, too, ends the wait.
+            if !poll::wait_for_input(&self.queue, time).unwrap_or(false) {
+                return;
+            }
+            self.inbox.take(&self.queue);
         }
+    }
+
+    /// Commits what the inbox holds as one.
+    fn write_batch(&mut self) {
         let mut origins = Vec::new();
         let mut commands = Vec::new();
-        for datagram in &datagrams {
-            let Some(parcel) = Parcel::of(datagram) else {
-                continue;
-            };
+        let inbox = std::mem::take(&mut self.inbox);
+        for parcel in inbox.parcels() {
             let Parcel {
                 worker,
                 incarnation,
@@ -188,11 +198,19 @@ impl Writer {
                 commands.push(command);
             }
         }
-        if commands.is_empty() {
-            return;
-        }
-        let outcomes = self.apply(&commands);
+        let begun = Instant::now();
+        let outcomes = (!commands.is_empty())
+            .then(|| self.apply(&commands))
+            .flatten();
+        drop(commands);
+        let took = begun.elapsed();
+        self.inbox = inbox;
+        self.inbox.clear();
+        // Before the answers, or it could be theirs already.
+        self.inbox.take(&self.queue);
+        let waiting = self.inbox.count_commands();
         self.answer(&origins, outcomes.as_deref());
+        self.pace.note(Instant::now(), took, origins.len(), waiting);
     }
 
     /// `None` if the store failed.
@@ -243,7 +261,7 @@ impl Writer {
 
     /// Answers each worker, in as few datagrams as possible. A worker that
     /// does not take its answer asks again.
-    fn answer(&self, origins: &[Origin], outcomes: Option<&[Outcome]>) {
+    fn answer(&mut self, origins: &[Origin], outcomes: Option<&[Outcome]>) {
         let mut by_worker: BTreeMap<(u8, u32), Vec<usize>> = BTreeMap::new();
         for (index, origin) in origins.iter().enumerate() {
             by_worker
@@ -251,14 +269,19 @@ impl Writer {
                 .or_default()
                 .push(index);
         }
-        let was_alone = by_worker.len() == 1;
+        let workers: Vec<usize> = by_worker
+            .keys()
+            .map(|&(worker, _)| usize::from(worker))
+            .collect();
+        let is_alone = self.pace.is_alone(&workers, Instant::now());
+        let mut datagram = Vec::new();
         for ((worker, incarnation), indexes) in by_worker {
             let Some(socket) = self.answers.get(usize::from(worker)) else {
                 continue;
             };
             for indexes in indexes.chunks(MAX_ANSWERS) {
-                let mut datagram = Vec::with_capacity(MAX_DATAGRAM);
-                Answers::begin(&mut datagram, incarnation, was_alone);
+                datagram.clear();
+                Answers::begin(&mut datagram, incarnation, is_alone);
                 for &index in indexes {
                     let outcome = outcomes.and_then(|outcomes| outcomes.get(index));
                     Answers::push(&mut datagram, origins[index].tag, outcome);

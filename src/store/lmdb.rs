@@ -148,6 +148,11 @@ impl LmdbStore {
         })
     }
 
+    /// True if a commit waits for the disk.
+    pub fn flushes(&self) -> bool {
+        self.options.sync
+    }
+
     /// Flushes everything that is committed to disk.
     pub fn flush(&mut self) -> Result<(), StoreError> {
         self.attempt(|open| open.environment.sync(true).map_err(failed("mdb_env_sync")))

@@ -7,6 +7,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use nix::sys::select::{FD_SETSIZE, FdSet, pselect};
+use nix::sys::time::TimeSpec;
+
 /// What to wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
@@ -124,6 +127,20 @@ impl PollSet {
             gone: has(libc::POLLHUP | libc::POLLERR | libc::POLLNVAL),
         }
     }
+}
+
+/// Waits for input of one descriptor for a time that may be shorter than the
+/// milliseconds of poll(2); true if it came. A descriptor too large for
+/// pselect(2) is not waited for.
+pub fn wait_for_input(descriptor: &impl AsFd, time: Duration) -> io::Result<bool> {
+    let descriptor = descriptor.as_fd();
+    if usize::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number >= FD_SETSIZE) {
+        return Ok(false);
+    }
+    let mut set = FdSet::new();
+    set.insert(descriptor);
+    let ready = pselect(None, &mut set, None, None, &TimeSpec::from(time), None)?;
+    Ok(ready > 0)
 }
 
 fn poll(places: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<usize> {
