@@ -15,6 +15,8 @@ const CHEAP_SHARE: Duration = Duration::from_micros(50);
 const GAP_PART: u32 = 4;
 /// The part of a commit's length that is gathered at most.
 const MOST_PART: u32 = 2;
+/// A commit that took longer was held up: nobody waits in proportion to it.
+const LONGEST: Duration = Duration::from_millis(20);
 /// For so long a worker has company after another one has sent something.
 const COMPANY_TIME: Duration = Duration::from_millis(20);
 
@@ -23,7 +25,7 @@ const COMPANY_TIME: Duration = Duration::from_millis(20);
 pub struct Pace {
     /// When the last commit was answered.
     answered: Instant,
-    /// What it took.
+    /// What it took, at most [`LONGEST`].
     took: Duration,
     /// Commands that may be there soon: of the clients that it answered, and
     /// those that have come meanwhile.
@@ -47,7 +49,7 @@ impl Pace {
     /// were in it, and how many have come meanwhile.
     pub fn note(&mut self, now: Instant, took: Duration, committed: usize, waiting: usize) {
         self.answered = now;
-        self.took = took;
+        self.took = took.min(LONGEST);
         self.expected = committed + waiting;
     }
 
@@ -107,6 +109,15 @@ mod tests {
         assert_eq!(pace.patience(now, now + MS * 3 / 8, 9), Some(MS / 8));
         assert_eq!(pace.patience(now, now + MS / 2, 9), None);
         assert_eq!(pace.patience(now, now + MS, 9), None);
+    }
+
+    #[test]
+    fn a_disk_that_hung_does_not_make_a_long_wait() {
+        let now = Instant::now();
+        let mut pace = Pace::new(2, now);
+        pace.note(now, MS * 3000, 8, 8);
+        assert_eq!(pace.patience(now, now, 8), Some(MS * 5));
+        assert_eq!(pace.patience(now, now + MS * 10, 8), None);
     }
 
     #[test]
