@@ -455,17 +455,16 @@ mod tests {
     use crate::log::{Level, Sinks};
     use crate::store::lmdb::LmdbOptions;
 
-    #[test]
-    fn a_command_that_is_sent_again_wins_no_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let (to_writer, _queue) = UnixDatagram::pair().unwrap();
-        let (_answers, from_writer) = UnixDatagram::pair().unwrap();
+    /// A committer in an empty folder, and the other ends of its link.
+    fn committer(dir: &std::path::Path, sync: bool) -> (Committer, [UnixDatagram; 2]) {
+        let (to_writer, queue) = UnixDatagram::pair().unwrap();
+        let (answers, from_writer) = UnixDatagram::pair().unwrap();
         let shared = Shared::new(1).unwrap();
         let log = Rc::new(Log::new(Level::Error, Sinks::default(), shared.complaints));
         let store = LmdbStore::new(LmdbOptions {
-            dir: folder.path().to_owned(),
+            dir: dir.to_owned(),
             map_size: 1 << 20,
-            sync: false,
+            sync,
         });
         let link = WriterLink {
             to_writer,
@@ -473,8 +472,39 @@ mod tests {
             worker: 0,
             incarnation: 1,
         };
-        let lock = LockFile::new(folder.path().join("lock"), 0o600);
-        let mut committer = Committer::new(store, lock, Some(link), log, shared);
+        let lock = LockFile::new(dir.join("lock"), 0o600);
+        let committer = Committer::new(store, lock, Some(link), log, shared);
+        (committer, [queue, answers])
+    }
+
+    #[test]
+    fn who_is_not_alone_sends_unless_commits_flush_nothing() {
+        for sync in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut committer, _ends) = committer(folder.path(), sync);
+            committer.was_alone = false;
+            let mut command = Vec::new();
+            Command {
+                now: crate::policy::command::Now::new(1e9, None),
+                address: b"192.0.2.1",
+                client: b"192.0.2.1",
+                triplet: b"192.0.2.0/a/b",
+                octet: b"1",
+                is_data: false,
+            }
+            .encode(&mut command);
+            committer.push(7, &command);
+            let mut done = Vec::new();
+            committer.commit(&Rules::default(), &mut done);
+            assert_eq!(done.is_empty(), sync);
+            assert_eq!(committer.is_busy(), sync);
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_sent_again_wins_no_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut committer, _ends) = committer(folder.path(), false);
         committer.push(7, b"a command");
         let deadline = committer.deadline();
         committer.send();

@@ -162,3 +162,19 @@ fn poll(places: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<us
         error => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_short_wait_sees_input_and_ends_without() {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let time = Duration::from_micros(200);
+        assert!(!wait_for_input(&there, time).unwrap());
+        here.write_all(b"x").unwrap();
+        assert!(wait_for_input(&there, Duration::from_secs(60)).unwrap());
+    }
+}
