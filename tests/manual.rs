@@ -426,7 +426,7 @@ fn the_page_has_every_signal() {
 #[test]
 fn the_page_has_the_limits() {
     use postgrey::policy::request::{MAX_ATTRIBUTE, MAX_ATTRIBUTES, MAX_LINE, MAX_REQUEST};
-    use postgrey::server::{engine::MAX_OUTPUT, session::STALL_LIMIT, worker::MAX_LISTENERS};
+    use postgrey::server::{engine::MAX_OUTPUT, listener::MAX_LISTENERS, session::STALL_LIMIT};
     let lines: Vec<String> = section("LIMITS").into_iter().map(|l| l.text).collect();
     let text = lines.join("\n");
     for limit in [

@@ -14,6 +14,9 @@ use crate::sys::errors::describe;
 use crate::sys::process::{self, Identity};
 use crate::sys::socket;
 
+/// Sockets to listen on at most: a worker looks at all of them each turn.
+pub const MAX_LISTENERS: usize = 64;
+
 /// How long a start waits for sockets that are in use: the orphaned workers of
 /// a killed master let go of them in less.
 const PATIENCE: Duration = Duration::from_secs(3);

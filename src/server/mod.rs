@@ -38,10 +38,9 @@ use crate::sys::errors::describe;
 use crate::sys::lock::{Claim, LockFile};
 use crate::sys::process::{self, Identity, Side};
 use crate::sys::{clock, syslog};
-use listener::Listeners;
+use listener::{Listeners, MAX_LISTENERS};
 use master::{Master, lmdb_options};
 use shared::Shared;
-use worker::MAX_LISTENERS;
 
 /// Why the server does not start.
 #[derive(Clone, Debug, PartialEq, Eq)]

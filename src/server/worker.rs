@@ -593,9 +593,6 @@ impl Worker {
     }
 }
 
-/// Sockets to listen on at most: a worker looks at all of them each turn.
-pub const MAX_LISTENERS: usize = 64;
-
 fn is_descriptor_limit(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

@@ -199,9 +199,10 @@ impl Writer {
             }
         }
         let begun = Instant::now();
-        let outcomes = (!commands.is_empty())
-            .then(|| self.apply(&commands))
-            .flatten();
+        let outcomes = match commands.is_empty() {
+            true => None,
+            false => self.apply(&commands),
+        };
         drop(commands);
         let took = begun.elapsed();
         self.inbox = inbox;
