@@ -1,11 +1,10 @@
 //! `backup` and `compact`: copies of the whole database.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
@@ -16,12 +15,9 @@ use super::failure::Failure;
 use super::output::Output;
 use super::progress::Progress;
 use super::words::Words;
+use crate::store::copies::{NOTICE, new_file, put_in_place, remove_if_there};
 use crate::store::lmdb::LmdbStore;
 use crate::sys::lock::Claim;
-
-/// Longer than any process uses an environment without looking whether it is
-/// still the one in the directory (a second).
-const NOTICE: Duration = Duration::from_millis(1200);
 
 /// How often the progress of a copy is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -41,7 +37,7 @@ pub fn backup(words: &Words) -> Result<(), Failure> {
     }
     let path = PathBuf::from(OsStr::from_bytes(name));
     // With the caller's rights: he names a place of his own.
-    let file = new_file(&path)?;
+    let file = new_file(&path).map_err(|error| Failure::file(&path, &error))?;
     let result = open_reader(&words.dbdir()).and_then(|mut store| copy(&mut store, &path, &file));
     if result.is_err() {
         // The directory may no longer be ours to change; then the file is
@@ -49,16 +45,6 @@ pub fn backup(words: &Words) -> Result<(), Failure> {
         let _ = fs::remove_file(&path).or_else(|_| file.set_len(0));
     }
     result
-}
-
-fn new_file(path: &Path) -> Result<File, Failure> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| Failure::file(path, &error))
 }
 
 /// Copies the database into a file. LMDB does it in one call, so another thread
@@ -116,11 +102,9 @@ pub fn compact(words: &Words) -> Result<(), Failure> {
     let before = fs::metadata(&data)
         .map_err(|error| Failure::file(&data, &error))?
         .len();
-    if part.exists() {
-        // Of a run that was killed: nobody uses it.
-        fs::remove_file(&part).map_err(failed)?;
-    }
-    let file = new_file(&part)?;
+    // Of a run that was killed: nobody uses it.
+    remove_if_there(&part).map_err(failed)?;
+    let file = new_file(&part).map_err(failed)?;
     let copied = copy(store.environment(), &part, &file).and_then(|()| refuse_company(&mut store));
     if let Err(failure) = copied {
         fs::remove_file(&part).map_err(failed)?;
@@ -128,17 +112,7 @@ pub fn compact(words: &Words) -> Result<(), Failure> {
     }
     let after = file.metadata().map_err(failed)?.len();
     let lock = store.into_lock();
-    let lock_file = dbdir.join("lock.mdb");
-    match fs::remove_file(&lock_file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Failure::file(&lock_file, &error));
-        }
-        _ => {}
-    }
-    fs::rename(&part, &data).map_err(failed)?;
-    File::open(&dbdir)
-        .and_then(|folder| folder.sync_all())
-        .map_err(failed)?;
+    put_in_place(&part, &dbdir).map_err(failed)?;
     sleep(NOTICE);
     drop(lock);
     let mut output = Output::new();

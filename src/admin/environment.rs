@@ -17,6 +17,7 @@ use super::failure::Failure;
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
+use crate::store::copies::is_marked;
 use crate::store::lmdb::{LmdbOptions, LmdbStore};
 use crate::store::{Editor, Store, StoreError, Visitor};
 use crate::sys::lock::{Claim, LockFile};
@@ -98,6 +99,13 @@ impl LiveStore {
         let place = dbdir.join(LOCK_FILE);
         let lock = LockFile::new(place.clone(), 0o600);
         lock.file().map_err(|error| Failure::file(&place, &error))?;
+        let server = lock.holder(Claim::Daemon);
+        if is_marked(dbdir) && matches!(server, Ok(None)) {
+            return Err(Failure::error(format!(
+                "{}: the server has not ended in order: start it first, it verifies the database",
+                dbdir.display()
+            )));
+        }
         let options = LmdbOptions {
             dir: dbdir.to_owned(),
             map_size,
@@ -135,6 +143,7 @@ impl LiveStore {
             call,
             place: self.place.display().to_string(),
             reason: reason.to_string(),
+            is_of_system: false,
         }
     }
 
@@ -158,7 +167,10 @@ impl LiveStore {
     }
 
     fn io_error(&self, error: &io::Error) -> StoreError {
-        self.error("fcntl", error)
+        StoreError {
+            is_of_system: true,
+            ..self.error("fcntl", error)
+        }
     }
 
     fn claimed<T>(

@@ -16,6 +16,7 @@ use super::datagram::Inbox;
 use super::engine::Engine;
 use super::listener::Listeners;
 use super::pace::Pace;
+use super::recovery;
 use super::shared::Shared;
 use super::worker::Worker;
 use super::writer::Writer;
@@ -125,6 +126,13 @@ impl Coalesced {
     }
 }
 
+/// The copies of a database that is not flushed (see `recovery`).
+enum Copying {
+    Never,
+    Due(Instant),
+    Running(Pid),
+}
+
 /// The master process.
 pub struct Master {
     /// The file with the master's number; the children do not keep it open.
@@ -143,6 +151,9 @@ pub struct Master {
     statistics: Coalesced,
     stopping: Option<Instant>,
     next_statistics: Instant,
+    copying: Copying,
+    /// The writer has flushed everything and ended, behind all others.
+    is_flushed: bool,
     report: Report,
 }
 
@@ -187,8 +198,18 @@ impl Master {
             statistics: Coalesced::default(),
             stopping: None,
             next_statistics: now,
+            copying: match lmdb_options(settings).sync {
+                true => Copying::Never,
+                false => Copying::Due(recovery::next_copy(&settings.dbdir)),
+            },
+            is_flushed: false,
             report,
         })
+    }
+
+    /// True if everything that was committed is on the disk.
+    pub fn is_flushed(&self) -> bool {
+        self.is_flushed
     }
 
     /// Runs the children until a signal ends the server. When all of them
@@ -196,6 +217,7 @@ impl Master {
     pub fn run(&mut self) -> io::Result<()> {
         loop {
             self.start_due_children()?;
+            self.start_due_copy()?;
             let mut poll = PollSet::default();
             poll.set(0, &self.signals, Interest::INPUT);
             for (index, child) in self.children.iter().enumerate() {
@@ -233,9 +255,15 @@ impl Master {
             .is_some()
             .then_some(self.next_statistics);
         let stopping = self.stopping.map(|since| since + STOP_LIMIT);
+        let copy = match self.copying {
+            Copying::Due(due) if stopping.is_none() => Some(due),
+            _ => None,
+        };
+        let requests = [self.reload.due, self.statistics.due];
         dues.chain(
-            [self.reload.due, self.statistics.due, statistics, stopping]
+            requests
                 .into_iter()
+                .chain([statistics, stopping, copy])
                 .flatten(),
         )
         .min()
@@ -288,6 +316,36 @@ impl Master {
         }
     }
 
+    /// Nobody waits for a copy, so it has a process of its own.
+    fn start_due_copy(&mut self) -> io::Result<()> {
+        match self.copying {
+            Copying::Due(due) if due <= Instant::now() && self.stopping.is_none() => {}
+            _ => return Ok(()),
+        }
+        let blocked = signals::block_all()?;
+        match process::fork() {
+            Ok(Side::Child) => {
+                let left = self.leave_master(blocked);
+                self.listeners.sockets.clear();
+                process::lower_priority();
+                if let Err(error) = left
+                    .and_then(|()| self.close_links())
+                    .and_then(|()| recovery::make_copy(&self.settings.dbdir))
+                {
+                    self.log
+                        .complain(&format!("cannot copy the database: {error}"));
+                }
+                std::process::exit(0);
+            }
+            Ok(Side::Parent(pid)) => self.copying = Copying::Running(pid),
+            Err(error) => {
+                self.log.complain(&format!("cannot fork: {error}"));
+                self.copying = Copying::Due(Instant::now() + recovery::COPY_INTERVAL);
+            }
+        }
+        Ok(())
+    }
+
     fn tell_workers(&self, message: Message) {
         for child in &self.children {
             if let (Role::Worker(_), Some((_, control))) = (child.role, &child.process) {
@@ -295,6 +353,18 @@ impl Master {
                 let _ = control::send(control, message);
             }
         }
+    }
+
+    /// What every child does first.
+    fn leave_master(&mut self, blocked: signals::Blocked) -> io::Result<()> {
+        // The ends of its sisters' sockets must not live on in this process:
+        // each child sees by them that the master is gone.
+        self.children.clear();
+        drop(std::mem::take(&mut self.pid_file));
+        self.report.drop_unsent();
+        drop(std::mem::replace(&mut self.signals, Signals::install(&[])?));
+        drop(blocked);
+        Ok(())
     }
 
     /// What a child does from its fork to its end.
@@ -305,17 +375,10 @@ impl Master {
         signals: io::Result<Signals>,
         blocked: signals::Blocked,
     ) -> i32 {
-        // The ends of its sisters' sockets must not live on in this process:
-        // each child sees by them that the master is gone.
-        self.children.clear();
-        drop(std::mem::take(&mut self.pid_file));
-        self.report.drop_unsent();
-        let Ok(no_signals) = Signals::install(&[]) else {
-            return 1;
-        };
-        drop(std::mem::replace(&mut self.signals, no_signals));
-        drop(blocked);
-        match self.run_role(role, control, signals) {
+        let result = self
+            .leave_master(blocked)
+            .and_then(|()| self.run_role(role, control, signals));
+        match result {
             Ok(()) => 0,
             Err(error) => {
                 self.log
@@ -488,6 +551,15 @@ impl Master {
 
     /// Notes the end of a child and when its successor starts.
     fn bury(&mut self, death: &process::Death) {
+        if matches!(self.copying, Copying::Running(pid) if pid == death.pid) {
+            self.copying = Copying::Due(Instant::now() + recovery::COPY_INTERVAL);
+            if !death.was_orderly && self.stopping.is_none() {
+                let how = &death.how;
+                self.log
+                    .complain(&format!("copying the database ended with {how}"));
+            }
+            return;
+        }
         let is_it = |child: &&mut Child| {
             child
                 .process
@@ -503,6 +575,7 @@ impl Master {
             self.shared.counters.set_connections(place, None);
         }
         if self.stopping.is_some() {
+            self.is_flushed |= child.role == Role::Writer && death.was_orderly;
             return;
         }
         // Who was killed, or asked to end, is replaced at once. Who had
@@ -530,6 +603,9 @@ impl Master {
         }
         self.stopping = Some(Instant::now());
         self.listeners.sockets.clear();
+        if let Copying::Running(pid) = self.copying {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
         for child in &mut self.children {
             child.due = None;
             if let (Role::Worker(_), Some((pid, _))) = (child.role, &child.process) {
@@ -571,7 +647,8 @@ pub fn lmdb_options(settings: &Settings) -> LmdbOptions {
     LmdbOptions {
         dir: settings.dbdir.clone(),
         map_size: settings.db_size,
-        sync: settings.sync == crate::config::settings::Sync::Commit,
+        // Where no process stays, none could verify or copy.
+        sync: settings.spawn || settings.sync == crate::config::settings::Sync::Commit,
     }
 }
 

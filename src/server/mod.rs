@@ -12,6 +12,7 @@ pub mod engine;
 pub mod listener;
 pub mod master;
 pub mod pace;
+pub mod recovery;
 pub mod session;
 pub mod shared;
 pub mod spawn;
@@ -225,6 +226,7 @@ fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     log_start(&log, &listeners, &identity, is_daemon);
     process::become_user(&identity)
         .map_err(|message| StartError::new(255, format!("ERROR: {message}")))?;
+    make_sure_of_the_database(settings, &lock, &log);
     let mut store = LmdbStore::new(lmdb_options(settings));
     store
         .prepare()
@@ -251,9 +253,30 @@ fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     master.pid_file = pid_file;
     let result = master.run();
     log.write(Level::Notice, &timestamped(b"Server closing!"));
+    if master.is_flushed()
+        && let Err(error) = recovery::remove_mark(&settings.dbdir)
+    {
+        log.complain(&format!("cannot note that all is on the disk: {error}"));
+    }
     master.remove_socket_files();
     master.pid_file.remove();
     result.map_err(|error| StartError::of_io("the master ends", &error))
+}
+
+/// Looks after what a crash of the machine may have left, and notes it if this
+/// server may leave the same. Trouble with it does not keep mail waiting.
+fn make_sure_of_the_database(settings: &Settings, lock: &LockFile, log: &Log) {
+    let dbdir = &settings.dbdir;
+    if let Err(error) = recovery::recover(dbdir, lock, log) {
+        log.complain(&format!("cannot verify the database: {error}"));
+    }
+    if !lmdb_options(settings).sync
+        && let Err(error) = recovery::set_mark(dbdir)
+    {
+        log.complain(&format!(
+            "cannot note that commits are not flushed: {error}"
+        ));
+    }
 }
 
 /// Whom the server becomes: with root's privileges the user of the settings;

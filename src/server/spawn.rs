@@ -14,12 +14,13 @@ use super::commit::Committer;
 use super::engine::{Advance, Engine};
 use super::master::lmdb_options;
 use super::shared::Shared;
-use super::{facility_of, load_policy, lock_path, report_panics_to_syslog};
+use super::{facility_of, load_policy, lock_path, recovery, report_panics_to_syslog};
 use crate::config::settings::Settings;
 use crate::log::{Level, Log, Sinks};
 use crate::policy::request::RequestReader;
+use crate::store::copies::is_marked;
 use crate::store::lmdb::LmdbStore;
-use crate::sys::lock::LockFile;
+use crate::sys::lock::{Claim, LockFile};
 use crate::sys::{process, syslog};
 
 /// Octets read at once.
@@ -63,6 +64,13 @@ fn serve(settings: &Settings) -> io::Result<()> {
     let mut engine = Engine::new(settings, policy, Rc::clone(&log), shared);
     let store = LmdbStore::new(lmdb_options(settings));
     let lock = LockFile::new(lock_path(settings), 0o600);
+    // A server that runs has looked after it itself.
+    if is_marked(&settings.dbdir)
+        && matches!(lock.holder(Claim::Daemon), Ok(None))
+        && let Err(error) = recovery::recover(&settings.dbdir, &lock, &log)
+    {
+        log.complain(&format!("cannot verify the database: {error}"));
+    }
     let mut committer = Committer::new(store, lock, None, log, shared);
     let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);

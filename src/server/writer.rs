@@ -128,10 +128,7 @@ impl Writer {
 
     /// After an orderly end a power cut undoes nothing, whatever `--sync` says.
     fn finish(&mut self) -> io::Result<()> {
-        if let Err(error) = self.store.flush() {
-            self.log.complain(&error.to_string());
-        }
-        Ok(())
+        self.store.flush().map_err(io::Error::other)
     }
 
     /// TERM and its like are for the workers; they still need the writer then.

@@ -132,7 +132,6 @@ impl LmdbStore {
 
     /// Frees the reader slots of processes that have died.
     pub fn clear_stale_readers(&mut self) -> Result<(), StoreError> {
-        let place = self.place();
         let open = self.environment()?;
         let mut dead = 0;
         // SAFETY: the environment is open, and `dead` outlives the call.
@@ -140,12 +139,8 @@ impl LmdbStore {
         if status == 0 {
             return Ok(());
         }
-        let reason = lmdb::Error::from_err_code(status).to_string();
-        Err(StoreError {
-            call: "mdb_reader_check",
-            place,
-            reason,
-        })
+        let error = lmdb::Error::from_err_code(status);
+        Err(self.error_of(Failure::Call("mdb_reader_check", error)))
     }
 
     /// True if a commit waits for the disk.
@@ -187,17 +182,22 @@ impl LmdbStore {
         }
     }
 
-    fn error(&self, call: &'static str, reason: impl ToString) -> StoreError {
+    /// An error of this store.
+    pub fn error(&self, call: &'static str, reason: impl ToString) -> StoreError {
         StoreError {
             call,
             place: self.place(),
             reason: reason.to_string(),
+            is_of_system: false,
         }
     }
 
     fn error_of(&self, failure: Failure) -> StoreError {
         match failure {
-            Failure::Call(call, error) => self.error(call, error),
+            Failure::Call(call, error) => StoreError {
+                is_of_system: matches!(error, lmdb::Error::Other(_)),
+                ..self.error(call, error)
+            },
             Failure::Given(error) => error,
         }
     }
@@ -222,7 +222,8 @@ impl LmdbStore {
         if !self.is_reader {
             make_reader_file(&self.options.dir).map_err(|error| {
                 let number = error.raw_os_error().unwrap_or_default();
-                self.error("write lock.mdb", lmdb::Error::from_err_code(number))
+                let error = lmdb::Error::from_err_code(number);
+                self.error_of(Failure::Call("write lock.mdb", error))
             })?;
         }
         let environment = Environment::new()
@@ -231,7 +232,7 @@ impl LmdbStore {
             .set_max_readers(MAX_READERS)
             .set_map_size(self.options.map_size)
             .open_with_permissions(&self.options.dir, 0o600)
-            .map_err(|error| self.error("mdb_env_open", error))?;
+            .map_err(|error| self.error_of(Failure::Call("mdb_env_open", error)))?;
         let identity =
             file_identity(&self.options.dir).map_err(|error| self.error("stat data.mdb", error))?;
         let databases = open_databases(&environment, self.is_reader)
@@ -267,7 +268,7 @@ impl LmdbStore {
             ) {
                 self.open = None;
             }
-            return Err(self.error(call, error));
+            return Err(self.error_of(Failure::Call(call, error)));
         }
     }
 
@@ -392,6 +393,7 @@ impl Editing<'_> {
             call: "edit",
             place: String::new(),
             reason: String::new(),
+            is_of_system: false,
         }
     }
 }

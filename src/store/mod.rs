@@ -5,6 +5,7 @@
 //! the store of the daemon, [`memory`] the one of tests and dry runs.
 
 pub mod berkeley;
+pub mod copies;
 pub mod expiry;
 pub mod key;
 pub mod lmdb;
@@ -90,6 +91,8 @@ pub struct StoreError {
     pub place: String,
     /// The system's or LMDB's own words.
     pub reason: String,
+    /// The system refused something; that says nothing about the records.
+    pub is_of_system: bool,
 }
 
 impl fmt::Display for StoreError {

@@ -2,9 +2,10 @@
 
 use std::ffi::CString;
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Group, Pid, Uid, User};
@@ -58,6 +59,51 @@ pub fn reap() -> Option<Death> {
             Err(nix::Error::EINTR) => continue,
             _ => None,
         };
+    }
+}
+
+/// How a process ended that was started by [`run_apart`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Apart {
+    /// What it had to say.
+    Said(Result<String, String>),
+    /// It was ended: `signal NAME`, or `status N` of a panic.
+    Died(String),
+}
+
+/// Does something in a process of its own, which may crash without harm, and
+/// is ended by SIGALRM when it takes longer than these seconds.
+pub fn run_apart(seconds: u32, work: impl FnOnce() -> Result<String, String>) -> io::Result<Apart> {
+    let (mut ours, mut theirs) = UnixStream::pair()?;
+    match fork()? {
+        Side::Child => {
+            drop(ours);
+            nix::unistd::alarm::set(seconds);
+            let (status, text) = match work() {
+                Ok(text) => (0, text),
+                Err(text) => (1, text),
+            };
+            let said = theirs.write_all(text.as_bytes());
+            std::process::exit(if said.is_ok() { status } else { 2 });
+        }
+        Side::Parent(pid) => {
+            drop(theirs);
+            let mut text = String::new();
+            ours.read_to_string(&mut text)?;
+            let status = loop {
+                match waitpid(pid, None) {
+                    Err(nix::Error::EINTR) => {}
+                    status => break status?,
+                }
+            };
+            Ok(match status {
+                WaitStatus::Exited(_, 0) => Apart::Said(Ok(text)),
+                WaitStatus::Exited(_, 1) => Apart::Said(Err(text)),
+                WaitStatus::Exited(_, status) => Apart::Died(format!("status {status}")),
+                WaitStatus::Signaled(_, signal, _) => Apart::Died(format!("signal {signal}")),
+                other => Apart::Died(format!("{other:?}")),
+            })
+        }
     }
 }
 

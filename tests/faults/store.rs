@@ -36,6 +36,7 @@ impl Failing {
             call,
             place: "memory".into(),
             reason: "No space left on device".into(),
+            is_of_system: true,
         })
     }
 }
