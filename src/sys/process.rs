@@ -79,7 +79,9 @@ pub fn run_apart(seconds: u32, work: impl FnOnce() -> Result<String, String>) ->
         Side::Child => {
             drop(ours);
             nix::unistd::alarm::set(seconds);
-            let (status, text) = match work() {
+            // A library may print why it aborts; how it ended says enough.
+            let quiet = close_stdio(false).map_err(|error| error.to_string());
+            let (status, text) = match quiet.and_then(|()| work()) {
                 Ok(text) => (0, text),
                 Err(text) => (1, text),
             };

@@ -10,6 +10,7 @@ mod power;
 #[path = "../common/random.rs"]
 mod random;
 mod store;
+mod unflushed;
 
 use std::path::{Path, PathBuf};
 
