@@ -26,8 +26,7 @@ use postgrey::store::Store;
 use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
 
 pub use client::*;
-#[allow(unused_imports)] // each test binary uses a part of it
-pub use machine::{free_port, is_root, skip, tell};
+pub use machine::*;
 
 /// The server under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_postgrey");
@@ -300,15 +299,6 @@ fn wait_for<T>(what: &str, log: &Path, mut look: impl FnMut() -> Option<T>) -> T
         assert!(!is_late, "waited in vain for {what} {}", text_of(log));
         pause();
     }
-}
-
-pub fn children_of(parent: Pid) -> Vec<Pid> {
-    let children = machine::children_of(parent.as_raw());
-    children.into_iter().map(Pid::from_raw).collect()
-}
-
-pub fn is_alive(pid: Pid) -> bool {
-    machine::is_alive(pid.as_raw())
 }
 
 fn text_of(file: &Path) -> String {
