@@ -58,7 +58,7 @@ fn log_of_a_day() -> (String, Vec<String>) {
     client.send(b"request=junk\n\n");
     server.signal(Signal::SIGHUP);
     server.wait_for_log("HUP received", 1);
-    assert!(server.stop().0.success());
+    assert!(server.stop().success());
     (server.log_text(), replies)
 }
 

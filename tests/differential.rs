@@ -7,20 +7,20 @@
 //! `POSTGREY_SEED` repeats a run, `POSTGREY_DIFFERENTIAL` makes it longer.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "common/daemon.rs"]
-mod daemon;
 #[path = "common/random.rs"]
 mod random;
+#[path = "common/server.rs"]
+mod server;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use daemon::{Daemon, PATIENCE, PolicyClient};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use random::{Random, number_from};
+use server::{Client, PATIENCE, Server};
 
 const ORIGINAL: &str = "/usr/sbin/postgrey";
 
@@ -33,7 +33,7 @@ struct Original {
 impl Original {
     fn start(folder: &Path, options: &[String]) -> Original {
         let dbdir = folder.join("original");
-        daemon::make_dbdir(&dbdir);
+        server::make_dbdir(&dbdir);
         let socket = dbdir.join("socket");
         let child = Command::new(ORIGINAL)
             .arg(format!("--unix={}", socket.display()))
@@ -279,7 +279,7 @@ fn comparable(reply: &str) -> String {
 /// Asks both servers, and counts the kinds of answers.
 fn compare(options: &[&str], number: u64, seed: u64) {
     // In memory where that can be had: the original flushes each update.
-    let folder = daemon::make_folder_in(Path::new("/dev/shm"));
+    let folder = server::test_dir_in(Path::new("/dev/shm"));
     let (clients, recipients) = (
         folder.path().join("clients"),
         folder.path().join("recipients"),
@@ -290,12 +290,11 @@ fn compare(options: &[&str], number: u64, seed: u64) {
     both.push(format!("--whitelist-clients={}", clients.display()));
     both.push(format!("--whitelist-recipients={}", recipients.display()));
     let original = Original::start(folder.path(), &both);
-    let socket = format!("--unix={}", folder.path().join("socket").display());
-    let mut ours: Vec<&str> = vec![&socket, "--compat=postgrey-1.37", "--quiet", "--sync=none"];
+    let mut ours: Vec<&str> = vec!["--compat=postgrey-1.37", "--quiet", "--sync=none"];
     ours.extend(both.iter().map(String::as_str));
-    let daemon = Daemon::start(folder.path(), &ours);
-    let mut theirs = PolicyClient::unix(&original.socket);
-    let mut ours = daemon.connect();
+    let server = Server::start(folder.path(), &ours);
+    let mut theirs = Client::unix(&original.socket).unwrap();
+    let mut ours = server.connect();
     let mut stream = Stream::new(seed);
     let mut kinds = std::collections::BTreeMap::<String, u64>::new();
     for index in 0..number {
@@ -306,7 +305,7 @@ fn compare(options: &[&str], number: u64, seed: u64) {
                 String::from_utf8_lossy(&request)
             )
         });
-        let answer = ours.ask(&request);
+        let answer = ours.try_ask(&request).unwrap();
         let (answer, expected) = (comparable(&answer), comparable(&expected));
         assert_eq!(
             answer,
@@ -323,8 +322,8 @@ fn compare(options: &[&str], number: u64, seed: u64) {
 
 #[test]
 fn answers_are_those_of_the_original() {
-    if !Path::new(ORIGINAL).exists() || !daemon::is_root() {
-        daemon::skip("postgrey, or root,", "answers compared with the original's");
+    if !Path::new(ORIGINAL).exists() || !server::is_root() {
+        server::skip("postgrey, or root,", "answers compared with the original's");
         return;
     }
     let number = number_from("POSTGREY_DIFFERENTIAL", 20_000);

@@ -7,7 +7,6 @@ mod server;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -19,13 +18,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, User};
+use nix::unistd::Pid;
 use server::{
-    Client, LIMIT, Server, children_of, common_options, free_port, is_alive, is_root, make_db_dir,
-    pause, program_for_all, request, skip, spawn, test_dir, wait_until,
+    Client, PATIENCE, PROGRAM, Server, children_of, common_options, free_port, is_alive, is_root,
+    make_dbdir, nobody, program_for_all, request, skip, spawn, test_dir, wait_until,
 };
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_postgrey");
 
 /// Runs the program to its end.
 fn run(options: &[std::ffi::OsString]) -> (Option<i32>, String) {
@@ -52,7 +49,7 @@ impl Daemon {
         command.arg("-d").args(common_options(dir)).args(more);
         command.arg(format!("--pidfile={}", pid_file.display()));
         if become_nobody {
-            command.uid(User::from_name("nobody").unwrap().unwrap().uid.as_raw());
+            command.uid(nobody().uid.as_raw());
         }
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert!(
@@ -107,9 +104,10 @@ fn start_and_stop(in_background: bool, over_inet: bool, as_user: bool) {
     };
     let ask = || {
         let mut client = match over_inet {
-            true => Client::of_tcp(TcpStream::connect(("127.0.0.1", port)).unwrap()),
-            false => Client::of(UnixStream::connect(&socket).unwrap()),
-        };
+            true => Client::inet(port),
+            false => Client::unix(&socket),
+        }
+        .unwrap();
         assert!(client.ask(&[]).starts_with("DEFER_IF_PERMIT"));
     };
     if in_background {
@@ -124,13 +122,13 @@ fn start_and_stop(in_background: bool, over_inet: bool, as_user: bool) {
     } else {
         let mut command = Command::new(program_for_all(dir.path()));
         if as_user {
-            command.uid(User::from_name("nobody").unwrap().unwrap().uid.as_raw());
+            command.uid(nobody().uid.as_raw());
             // The socket of the helper goes where that user may make it.
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         }
         let mut server = Server::start_by(command, dir.path(), &[&listen]);
         ask();
-        assert!(server.stop().0.success());
+        assert!(server.stop().success());
         assert!(!socket.exists());
     }
 }
@@ -211,7 +209,7 @@ fn no_process_can_become_root_again() {
     let mut processes = server.children();
     assert_eq!(processes.len(), 3);
     processes.push(server.pid());
-    let nobody = User::from_name("nobody").unwrap().unwrap();
+    let nobody = nobody();
     for pid in processes {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let field = |name: &str| {
@@ -282,8 +280,7 @@ fn orphans_end_and_a_new_start_works_at_once() {
     let mut client = server.connect();
     client.ask(&[]);
     let children = server.children();
-    server.signal(Signal::SIGKILL);
-    server.wait();
+    server.kill_master();
     let second = Server::start(dir.path(), &[]);
     assert!(second.connect().ask(&[]).starts_with("DEFER_IF_PERMIT"));
     wait_until("the orphans to end", || {
@@ -481,14 +478,9 @@ fn spawned_sessions_and_a_daemon_share_one_database() {
     }
     for session in &mut sessions {
         session.client = Client::of(UnixStream::pair().unwrap().0);
-        let end = Instant::now() + LIMIT;
-        while session.child.try_wait().unwrap().is_none() {
-            assert!(
-                Instant::now() < end,
-                "a session does not end with its input"
-            );
-            pause();
-        }
+        wait_until("a session to end with its input", || {
+            session.child.try_wait().unwrap().is_some()
+        });
         assert!(session.child.wait().unwrap().success());
     }
 }
@@ -555,7 +547,7 @@ fn a_database_directory_that_vanishes_and_comes_back_is_followed() {
     for _ in 0..50 {
         client.ask(&[]);
     }
-    make_db_dir(&dir.path().join("db"));
+    make_dbdir(&dir.path().join("db"));
     wait_until("greylisting", || {
         client.ask(&[]).starts_with("DEFER_IF_PERMIT")
     });
@@ -713,7 +705,7 @@ impl Syslogd {
 
     /// The next line with this text.
     fn line(&self, text: &str) -> String {
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + PATIENCE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let line = self.lines.recv_timeout(left).expect(text);
@@ -748,7 +740,7 @@ fn syslog_lines_survive_the_end_of_syslogd() {
         "--syslog-facility=local3".to_string(),
     ];
     let daemon = Daemon::start(dir.path(), &options, false);
-    let mut client = Client::of_tcp(TcpStream::connect(("127.0.0.1", port)).unwrap());
+    let mut client = Client::inet(port).unwrap();
     let started = syslogd.line("starting! pid(");
     // Facility local3 (19), level notice (5), ident and pid.
     assert!(

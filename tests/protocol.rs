@@ -8,8 +8,6 @@ mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::TcpStream;
-use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,26 +15,7 @@ use std::time::{Duration, Instant};
 use dialogue::Dialogue;
 use nix::sys::signal::Signal;
 use postgrey::policy::record::Database;
-use postgrey::store::Store;
-use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
-use server::{Client, Server, free_port, request, spawn, tell, test_dir, wait_until};
-
-/// The records of a database directory.
-fn records(dir: &Path, database: Database) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let options = LmdbOptions {
-        dir: dir.join("db"),
-        map_size: 1 << 30,
-        sync: false,
-    };
-    let mut records = BTreeMap::new();
-    LmdbStore::new(options)
-        .scan(database, None, &mut |entry| {
-            records.insert(entry.key.to_vec(), entry.value.to_vec());
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    records
-}
+use server::{Client, Server, free_port, records, request, spawn, tell, test_dir, wait_until};
 
 /// How a dialogue is played to a server.
 #[derive(Clone, Copy)]
@@ -99,8 +78,7 @@ fn play(dialogue: &Dialogue, manner: Manner) {
         turn += 1;
     }
     drop(connections);
-    let (status, _) = server.stop();
-    assert!(status.success(), "{}", server.log_text());
+    assert!(server.stop().success(), "{}", server.log_text());
     let log = fs::read(&server.log).unwrap();
     let log: Vec<&[u8]> = log
         .split(|&b| b == b'\n')
@@ -125,7 +103,7 @@ fn comparable_records(
     name: &str,
     database: Database,
 ) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let escaped = records(dir, database)
+    let escaped = records(&dir.join("db"), database)
         .into_iter()
         .map(|(key, value)| (dialogue::escape(&key), dialogue::escape(&value)));
     escaped
@@ -272,11 +250,9 @@ fn a_garbage_line_before_the_request_does_no_harm() {
 fn a_client_that_has_sent_everything_gets_its_answer_and_then_the_end() {
     let dir = test_dir();
     let server = Server::start(dir.path(), &[]);
-    let stream = UnixStream::connect(&server.socket).unwrap();
-    let half = stream.try_clone().unwrap();
-    let mut client = Client::of(stream);
+    let mut client = server.connect();
     client.send(&[request(&[]), request(&[("sender", "b@example.com")])].concat());
-    half.shutdown(std::net::Shutdown::Write).unwrap();
+    client.finish().unwrap();
     assert!(client.reply().unwrap().starts_with("DEFER_IF_PERMIT"));
     assert!(client.reply().unwrap().starts_with("DEFER_IF_PERMIT"));
     assert_eq!(client.reply(), None);
@@ -286,11 +262,9 @@ fn a_client_that_has_sent_everything_gets_its_answer_and_then_the_end() {
 fn an_unfinished_request_is_not_answered() {
     let dir = test_dir();
     let server = Server::start(dir.path(), &[]);
-    let stream = UnixStream::connect(&server.socket).unwrap();
-    let half = stream.try_clone().unwrap();
-    let mut client = Client::of(stream);
+    let mut client = server.connect();
     client.send(b"request=smtpd_access_policy\n");
-    half.shutdown(std::net::Shutdown::Write).unwrap();
+    client.finish().unwrap();
     assert_eq!(client.reply(), None);
 }
 
@@ -379,17 +353,14 @@ fn several_sockets_are_served_at_once() {
     let dir = test_dir();
     let (first, second) = (free_port(), free_port());
     let options = [
+        format!("--unix={}", dir.path().join("run/s").display()),
         format!("--inet=127.0.0.1:{first}"),
         format!("--inet={second}"),
     ];
-    let server = Server::start(dir.path(), &[&options[0], &options[1]]);
+    let server = Server::start(dir.path(), &options.each_ref().map(String::as_str));
     for port in [first, second] {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        assert!(
-            Client::of_tcp(stream)
-                .ask(&[])
-                .starts_with("DEFER_IF_PERMIT")
-        );
+        let mut client = Client::inet(port).unwrap();
+        assert!(client.ask(&[]).starts_with("DEFER_IF_PERMIT"));
     }
     server.wait_for_log(
         &format!("Binding to TCP port {second} on host localhost"),
@@ -409,9 +380,9 @@ fn a_dry_run_decides_and_records_and_answers_dunno() {
         1,
     );
     server.wait_for_log("action=pass, reason=triplet found, delay=300", 1);
-    let found = records(dir.path(), Database::Greylist);
-    let key = &b"192.0.2.0/alice@example.com/user@example.org"[..];
-    assert_eq!(found[key], b"1700000000,1700000300,1,91");
+    let found = server.records(Database::Greylist);
+    let key = "192.0.2.0/alice@example.com/user@example.org";
+    assert_eq!(found[key], "1700000000,1700000300,1,91");
 }
 
 #[test]
@@ -424,7 +395,7 @@ fn what_was_answered_survives_the_death_of_the_server() {
         'load: for round in 0..625 {
             for (index, client) in clients.iter_mut().enumerate() {
                 let sender = format!("s{round}x{index}@example.com");
-                if client.try_ask(&[("sender", &sender)]).is_none() {
+                if client.try_ask(&request(&[("sender", &sender)])).is_err() {
                     break 'load;
                 }
                 answered.insert(format!("192.0.2.0/{sender}/user@example.org"));
@@ -439,11 +410,11 @@ fn what_was_answered_survives_the_death_of_the_server() {
         server.wait();
     }
     assert!(answered.len() >= 5000);
-    let _server = Server::start(dir.path(), &[]);
-    let found = records(dir.path(), Database::Greylist);
+    let server = Server::start(dir.path(), &[]);
+    let found = server.records(Database::Greylist);
     let missing: Vec<_> = answered
         .iter()
-        .filter(|key| !found.contains_key(key.as_bytes()))
+        .filter(|key| !found.contains_key(*key))
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }

@@ -8,10 +8,10 @@
 //! waited for its answer while the writer died.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "common/daemon.rs"]
-mod daemon;
 #[path = "common/random.rs"]
 mod random;
+#[path = "common/server.rs"]
+mod server;
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use daemon::{Daemon, PolicyClient, free_port, is_alive, make_folder, request};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use postgrey::config::{self, Invocation, whitelists};
@@ -31,6 +30,7 @@ use postgrey::policy::triplet::Keys;
 use postgrey::store::Store;
 use postgrey::store::memory::MemoryStore;
 use random::{Random, number_from};
+use server::{Client, Server, free_port, is_alive, request, test_dir};
 
 const CONNECTIONS: usize = 200;
 const WORKERS: usize = 4;
@@ -103,16 +103,14 @@ impl Model {
             "unknown"
         };
         let time = self.time.to_string();
-        request(
-            &self.address,
-            &sender,
-            &recipient,
-            &[
-                ("protocol_state", state),
-                ("client_name", name),
-                ("policy_test_time", &time),
-            ],
-        )
+        request(&[
+            ("protocol_state", state),
+            ("client_address", &self.address),
+            ("client_name", name),
+            ("sender", &sender),
+            ("recipient", &recipient),
+            ("policy_test_time", &time),
+        ])
     }
 
     fn expected(&mut self, octets: &[u8]) -> String {
@@ -151,7 +149,7 @@ fn live(port: u16, options: &[String], tally: &Tally) {
     while !tally.is_over.load(Ordering::Relaxed) {
         let number = tally.next_client.fetch_add(1, Ordering::Relaxed);
         let mut model = Model::new(options, number);
-        let Ok(mut connection) = PolicyClient::try_inet(port) else {
+        let Ok(mut connection) = Client::inet(port) else {
             tally.broken.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(Duration::from_millis(50));
             continue;
@@ -193,7 +191,7 @@ fn live(port: u16, options: &[String], tally: &Tally) {
 }
 
 /// KiB of memory of its own, and number of descriptors, of a process.
-fn measure(pid: i32) -> Option<(f64, usize)> {
+fn measure(pid: Pid) -> Option<(f64, usize)> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
     let memory = line.split_whitespace().nth(1)?.parse().ok()?;
@@ -222,7 +220,7 @@ fn slope(samples: &[(f64, f64)]) -> f64 {
 
 /// One process as it was watched.
 struct Watched {
-    pid: i32,
+    pid: Pid,
     role: &'static str,
     memory: Vec<(f64, f64)>,
     most_descriptors: usize,
@@ -238,23 +236,22 @@ struct Disturbances {
 }
 
 /// Asks about triplets of long ago: the next maintenance removes them.
-fn leave_old_records(daemon: &Daemon, round: u32) {
+fn leave_old_records(server: &Server, round: u32) {
     let long_ago = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap()
         .as_secs()
         - 40 * 86400;
-    let mut client = daemon.connect();
+    let mut client = server.connect();
     for number in 0..OLD {
         let address = format!("172.{}.{}.7", 16 + number, round % 256);
         let sender = format!("old{round}@s.example");
         let time = long_ago.to_string();
-        let octets = request(
-            &address,
-            &sender,
-            "u@example.org",
-            &[("policy_test_time", &time)],
-        );
+        let octets = request(&[
+            ("client_address", &address),
+            ("sender", &sender),
+            ("policy_test_time", &time),
+        ]);
         // Its worker may be the next to die.
         if client.try_ask(&octets).is_err() {
             return;
@@ -264,9 +261,9 @@ fn leave_old_records(daemon: &Daemon, round: u32) {
 
 /// `postgreyctl expire` on the live database; returns how many records it
 /// removed.
-fn expire(daemon: &Daemon) -> u64 {
+fn expire(server: &Server) -> u64 {
     let output = Command::new(env!("CARGO_BIN_EXE_postgreyctl"))
-        .arg(format!("--dbdir={}", daemon.dbdir.display()))
+        .arg(format!("--dbdir={}", server.dbdir.display()))
         .args(["expire", "--", "--targrey"])
         .output()
         .unwrap();
@@ -283,22 +280,22 @@ fn expire(daemon: &Daemon) -> u64 {
 
 /// Kills the writer while nothing else happens to the server's processes;
 /// returns the next one.
-fn kill_writer(daemon: &Daemon, writer: i32, tally: &Tally) -> i32 {
-    let before = daemon.wait_for_children(WORKERS + 1);
+fn kill_writer(server: &Server, writer: Pid, tally: &Tally) -> Pid {
+    let before = server.wait_for_children(WORKERS + 1);
     tally.writer_deaths.fetch_add(1, Ordering::SeqCst);
-    kill(Pid::from_raw(writer), Signal::SIGKILL).unwrap();
+    kill(writer, Signal::SIGKILL).unwrap();
     while is_alive(writer) {
         std::thread::sleep(Duration::from_millis(1));
     }
     tally.writer_deaths.fetch_add(1, Ordering::SeqCst);
-    let after = daemon.wait_for_children(WORKERS + 1);
+    let after = server.wait_for_children(WORKERS + 1);
     *after.iter().find(|pid| !before.contains(pid)).unwrap()
 }
 
 /// Reloads, asks for statistics, maintains, kills and measures until the time
 /// is over.
-fn disturb(daemon: &Daemon, duration: Duration, tally: &Tally) -> (Vec<Watched>, Disturbances) {
-    let children = daemon.wait_for_children(WORKERS + 1);
+fn disturb(server: &Server, duration: Duration, tally: &Tally) -> (Vec<Watched>, Disturbances) {
+    let children = server.wait_for_children(WORKERS + 1);
     let watch = |pid, role| Watched {
         pid,
         role,
@@ -306,7 +303,7 @@ fn disturb(daemon: &Daemon, duration: Duration, tally: &Tally) -> (Vec<Watched>,
         most_descriptors: 0,
     };
     let mut watched = vec![
-        watch(daemon.pid(), "master"),
+        watch(server.pid(), "master"),
         watch(children[0], "writer"),
         watch(children[1], "worker"),
     ];
@@ -317,27 +314,27 @@ fn disturb(daemon: &Daemon, duration: Duration, tally: &Tally) -> (Vec<Watched>,
         std::thread::sleep(Duration::from_secs(1));
         let time = start.elapsed();
         if second % 5 == 0 {
-            daemon.signal(Signal::SIGHUP);
+            server.signal(Signal::SIGHUP);
         }
         if second % 7 == 0 {
-            daemon.signal(Signal::SIGUSR1);
+            server.signal(Signal::SIGUSR1);
         }
         if second % 4 == 2 {
-            leave_old_records(daemon, second);
-            done.records_expired += expire(daemon);
+            leave_old_records(server, second);
+            done.records_expired += expire(server);
             done.maintenances += 1;
         }
         if second % WRITER_LIVES == 3 && time < duration * 2 / 3 {
-            let next = kill_writer(daemon, watched[1].pid, tally);
+            let next = kill_writer(server, watched[1].pid, tally);
             watched[1] = watch(next, "writer");
             done.writers_killed += 1;
         }
         if second % 3 == 0 {
-            let mut victims = daemon.children();
+            let mut victims = server.children();
             // The memory of these is watched.
             victims.retain(|&pid| watched.iter().all(|process| process.pid != pid));
             if !victims.is_empty() {
-                let _ = kill(Pid::from_raw(*random.pick(&victims)), Signal::SIGKILL);
+                let _ = kill(*random.pick(&victims), Signal::SIGKILL);
                 done.workers_killed += 1;
             }
         }
@@ -357,13 +354,13 @@ fn disturb(daemon: &Daemon, duration: Duration, tally: &Tally) -> (Vec<Watched>,
 fn a_long_life_leaves_memory_answers_and_descriptors_as_they_were() {
     let minutes = number_from("POSTGREY_SOAK_MINUTES", 0);
     let duration = Duration::from_secs((60 * minutes).max(8));
-    let folder = make_folder();
+    let folder = test_dir();
     let port = free_port();
     let clients = folder.path().join("clients");
     fs::write(&clients, "friend.example\n").unwrap();
     let options = options(port, &clients);
     let args: Vec<&str> = options.iter().map(String::as_str).collect();
-    let daemon = Daemon::start(folder.path(), &args);
+    let server = Server::start(folder.path(), &args);
     let tally = Tally {
         begun: Instant::now(),
         answers: Default::default(),
@@ -382,7 +379,7 @@ fn a_long_life_leaves_memory_answers_and_descriptors_as_they_were() {
                 .unwrap();
         }
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            disturb(&daemon, duration, &tally)
+            disturb(&server, duration, &tally)
         }));
         tally.is_over.store(true, Ordering::Relaxed);
         result.unwrap()
@@ -414,7 +411,7 @@ fn a_long_life_leaves_memory_answers_and_descriptors_as_they_were() {
     for wrong in &wrong {
         println!("soak: wrong: {wrong}");
     }
-    assert!(wrong.is_empty(), "the server: {}", daemon.log_text());
+    assert!(wrong.is_empty(), "the server: {}", server.log_text());
     assert!(done.records_expired > 0 && done.writers_killed > 0);
     assert!(longest < Duration::from_secs(1), "{longest:?}");
 }

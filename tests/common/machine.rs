@@ -7,7 +7,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::sync::Mutex;
 
-use nix::unistd::Uid;
+use nix::unistd::{Pid, Uid};
 
 /// Says something in a line that the test harness does not hold back, for
 /// `tests/check.sh` to collect.
@@ -42,17 +42,19 @@ pub fn free_port() -> u16 {
 }
 
 /// The processes whose parent is this one.
-pub fn children_of(parent: i32) -> Vec<i32> {
-    let mut children: Vec<i32> = fs::read_dir("/proc")
-        .unwrap()
+pub fn children_of(parent: Pid) -> Vec<Pid> {
+    let mut children: Vec<Pid> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .map(Pid::from_raw)
         .filter(|&pid| parent_of(pid) == Some(parent))
         .collect();
     children.sort_unstable();
     children
 }
 
-fn parent_of(pid: i32) -> Option<i32> {
+fn parent_of(pid: Pid) -> Option<Pid> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
@@ -60,10 +62,10 @@ fn parent_of(pid: i32) -> Option<i32> {
     if fields.next()? == "Z" {
         return None;
     }
-    fields.next()?.parse().ok()
+    fields.next()?.parse().ok().map(Pid::from_raw)
 }
 
 /// True if the process exists and is no zombie.
-pub fn is_alive(pid: i32) -> bool {
+pub fn is_alive(pid: Pid) -> bool {
     parent_of(pid).is_some()
 }

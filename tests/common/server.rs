@@ -1,14 +1,17 @@
-//! A server started for a test, on a UNIX socket or port of its own, and a
-//! client that talks to it. Everything is bounded and cleaned up.
+//! A server started for a test, on a UNIX socket or port of its own, with
+//! everything it needs in a directory. Everything is bounded and cleaned up.
 #![allow(dead_code)] // each test binary uses a part of it
 
+#[path = "client.rs"]
+mod client;
 #[path = "machine.rs"]
 mod machine;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -18,31 +21,51 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, chown};
+use postgrey::policy::record::Database;
+use postgrey::store::Store;
+use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
 
-#[allow(unused_imports)] // each test binary uses a part of it
-pub use machine::{free_port, is_root, skip, tell};
+pub use client::*;
+pub use machine::*;
 
-/// No single step of a test takes longer.
-pub const LIMIT: Duration = Duration::from_secs(20);
+/// The server under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_postgrey");
+/// No single step of a test takes longer, on a busy machine either.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A directory for a test that the server's user may enter and write.
+/// A directory for a test that the server's user may enter, with one for the
+/// database and one for sockets that are his.
 pub fn test_dir() -> tempfile::TempDir {
-    let dir = tempfile::Builder::new()
-        .prefix("postgrey-test.")
-        .tempdir()
-        .unwrap();
+    test_dir_in(&std::env::temp_dir())
+}
+
+/// The same inside a directory, if that exists.
+pub fn test_dir_in(parent: &Path) -> tempfile::TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("postgrey-test.");
+    let dir = builder.tempdir_in(parent);
+    let dir = dir.or_else(|_| builder.tempdir()).unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    make_db_dir(&dir.path().join("db"));
-    make_db_dir(&dir.path().join("run"));
+    make_dbdir(&dir.path().join("db"));
+    make_dbdir(&dir.path().join("run"));
     dir
 }
 
-pub fn make_db_dir(path: &Path) {
+/// Makes a directory that belongs to the user of the server.
+pub fn make_dbdir(path: &Path) {
     fs::create_dir_all(path).unwrap();
+    give_to_server(path);
+}
+
+/// Gives a file or directory to the user of the server.
+pub fn give_to_server(path: &Path) {
     if is_root() {
-        let nobody = User::from_name("nobody").unwrap().unwrap();
-        chown(path, Some(nobody.uid), None).unwrap();
+        chown(path, Some(nobody().uid), None).unwrap();
     }
+}
+
+pub fn nobody() -> User {
+    User::from_name("nobody").unwrap().unwrap()
 }
 
 /// Options that every server of a test gets.
@@ -59,70 +82,101 @@ pub fn common_options(dir: &Path) -> Vec<OsString> {
     options
 }
 
+/// The program with a library made of this source in it; `None` without a C
+/// compiler.
+pub fn preloaded(source: &str, dir: &Path) -> Option<Command> {
+    let library = dir.join("preload.so");
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-o"])
+        .arg(&library)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(source))
+        .arg("-ldl")
+        .status();
+    let Ok(status) = status else {
+        skip("cc", source);
+        return None;
+    };
+    assert!(status.success());
+    let mut command = Command::new(PROGRAM);
+    command.env("LD_PRELOAD", library);
+    Some(command)
+}
+
 /// A server process in the foreground.
 pub struct Server {
-    pub child: Child,
-    pub dir: PathBuf,
+    command: Command,
+    child: Child,
+    /// Children of a master that was killed.
+    orphans: Vec<Pid>,
+    pub dbdir: PathBuf,
     pub socket: PathBuf,
+    /// Where it listens instead of on the socket.
+    port: Option<u16>,
     pub log: PathBuf,
 }
 
 impl Server {
-    /// Starts a server on the UNIX socket `run/s` in this directory and waits until
-    /// it answers.
+    /// Starts a server and waits until it serves. Without `--unix` or `--inet`
+    /// its socket is `run/s` in this directory; its log is `log` there.
     pub fn start(dir: &Path, options: &[&str]) -> Server {
-        Server::start_by(Command::new(env!("CARGO_BIN_EXE_postgrey")), dir, options)
+        Server::start_by(Command::new(PROGRAM), dir, options)
     }
 
-    /// The same through another command, such as a shell that sets limits.
+    /// The same through another command, such as a shell that sets limits, or
+    /// one with an environment.
     pub fn start_by(mut command: Command, dir: &Path, options: &[&str]) -> Server {
-        let socket = dir.join("run/s");
+        let dbdir = dir.join("db");
+        for path in [&dbdir, &dir.join("run")] {
+            if !path.exists() {
+                make_dbdir(path);
+            }
+        }
+        command.args(common_options(dir)).args(options);
+        let value = |name| options.iter().find_map(|option| option.strip_prefix(name));
+        let mut port = value("--inet=").map(|at| at.rsplit(':').next().unwrap().parse().unwrap());
+        let mut socket = dir.join("run/s");
+        if let Some(path) = value("--unix=") {
+            (socket, port) = (path.into(), None);
+        } else if port.is_none() {
+            command.arg(format!("--unix={}", socket.display()));
+        }
         let log = dir.join("log");
-        let stderr = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .unwrap();
-        let child = command
-            .args(common_options(dir))
-            .arg(format!("--unix={}", socket.display()))
-            .args(options)
+        let stderr = fs::File::options().create(true).append(true).open(&log);
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
+            .stderr(stderr.unwrap());
         let mut server = Server {
-            child,
-            dir: dir.to_owned(),
+            child: command.spawn().unwrap(),
+            command,
+            orphans: Vec::new(),
+            dbdir,
             socket,
+            port,
             log,
         };
-        server.wait_until_it_listens();
+        server.wait_until_it_serves();
         server
     }
 
-    fn wait_until_it_listens(&mut self) {
-        let end = Instant::now() + LIMIT;
-        loop {
-            // A worker that closes behind the end of our input is there.
-            if let Ok(mut stream) = UnixStream::connect(&self.socket) {
-                stream.shutdown(std::net::Shutdown::Write).unwrap();
-                stream.set_read_timeout(Some(LIMIT)).unwrap();
-                if let Ok(0) = stream.read(&mut [0]) {
-                    return;
-                }
-            }
+    /// Starts the same server again after its end.
+    pub fn start_again(&mut self) {
+        self.child = self.command.spawn().unwrap();
+        self.wait_until_it_serves();
+    }
+
+    fn wait_until_it_serves(&mut self) {
+        let log = self.log.clone();
+        wait_for("the server to serve", &log, || {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the server ended with {status}: {}", self.log_text());
             }
-            assert!(
-                Instant::now() < end,
-                "the server does not answer: {}",
-                self.log_text()
-            );
-            pause();
-        }
+            // A worker that closes behind the end of our input is there.
+            let mut client = self.try_connect().ok()?;
+            client.finish().ok()?;
+            let error = client.try_reply().err()?;
+            (error.kind() == io::ErrorKind::UnexpectedEof).then_some(())
+        });
     }
 
     pub fn pid(&self) -> Pid {
@@ -134,54 +188,93 @@ impl Server {
         children_of(self.pid())
     }
 
+    /// Waits until the server has this many children, and returns them.
+    pub fn wait_for_children(&self, number: usize) -> Vec<Pid> {
+        wait_for(&format!("{number} children"), &self.log, || {
+            Some(self.children()).filter(|children| children.len() == number)
+        })
+    }
+
+    /// Sends the master a signal.
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }
 
     pub fn connect(&self) -> Client {
-        Client::of(UnixStream::connect(&self.socket).unwrap())
+        self.try_connect().unwrap()
+    }
+
+    fn try_connect(&self) -> io::Result<Client> {
+        match self.port {
+            Some(port) => Client::inet(port),
+            None => Client::unix(&self.socket),
+        }
     }
 
     pub fn log_text(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+        text_of(&self.log)
     }
 
     /// Waits until the log holds a text that many times.
     pub fn wait_for_log(&self, text: &str, times: usize) {
-        wait_until(&format!("{text:?} in the log"), || {
-            self.log_text().matches(text).count() >= times
+        wait_for(&format!("{text:?}"), &self.log, || {
+            (self.log_text().matches(text).count() >= times).then_some(())
         });
     }
 
-    /// Ends it with TERM; the time it took.
-    pub fn stop(&mut self) -> (ExitStatus, Duration) {
-        let start = Instant::now();
-        self.signal(Signal::SIGTERM);
-        (self.wait(), start.elapsed())
+    /// The records of a database, as text.
+    pub fn records(&self, database: Database) -> BTreeMap<String, String> {
+        let text = |octets: Vec<u8>| String::from_utf8_lossy(&octets).into_owned();
+        records(&self.dbdir, database)
+            .into_iter()
+            .map(|(key, value)| (text(key), text(value)))
+            .collect()
     }
 
+    /// Ends it as an administrator does.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Kills the master alone.
+    pub fn kill_master(&mut self) {
+        self.orphans.extend(self.children());
+        self.signal(Signal::SIGKILL);
+        self.wait();
+    }
+
+    /// Waits for the end of the master.
     pub fn wait(&mut self) -> ExitStatus {
-        let end = Instant::now() + LIMIT;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(
-                Instant::now() < end,
-                "the server does not end: {}",
-                self.log_text()
-            );
-            pause();
-        }
+        wait_for("the server to end", &self.log, || {
+            self.child.try_wait().unwrap()
+        })
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let mut left = std::mem::take(&mut self.orphans);
         if let Ok(None) = self.child.try_wait() {
-            // Children end by themselves when the master is gone.
+            left.extend(self.children());
+            let _ = kill(self.pid(), Signal::SIGTERM);
+        }
+        let end = Instant::now() + Duration::from_secs(8);
+        while Instant::now() < end {
+            left.retain(|&pid| is_alive(pid));
+            if left.is_empty() && !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            pause();
+        }
+        if let Ok(None) = self.child.try_wait() {
+            // Some may have been started since.
+            left.extend(self.children());
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+        for pid in left {
+            let _ = kill(pid, Signal::SIGKILL);
         }
     }
 }
@@ -192,20 +285,41 @@ pub fn pause() {
 }
 
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !is_so() {
-        assert!(Instant::now() < end, "waited in vain for {what}");
+    wait_for(what, Path::new(""), || is_so().then_some(()));
+}
+
+/// What `look` finds, as soon as it does; otherwise the log may tell why not.
+fn wait_for<T>(what: &str, log: &Path, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        let is_late = Instant::now() > end;
+        assert!(!is_late, "waited in vain for {what} {}", text_of(log));
         pause();
     }
 }
 
-pub fn children_of(parent: Pid) -> Vec<Pid> {
-    let children = machine::children_of(parent.as_raw());
-    children.into_iter().map(Pid::from_raw).collect()
+fn text_of(file: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
 }
 
-pub fn is_alive(pid: Pid) -> bool {
-    machine::is_alive(pid.as_raw())
+/// The records of a database in a directory.
+pub fn records(dbdir: &Path, database: Database) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let options = LmdbOptions {
+        dir: dbdir.to_owned(),
+        map_size: 1 << 30,
+        sync: true,
+    };
+    let mut records = BTreeMap::new();
+    LmdbStore::new(options)
+        .scan(database, None, &mut |entry| {
+            records.insert(entry.key.to_vec(), entry.value.to_vec());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    records
 }
 
 /// The program where any user may run it: the checkout may lie where only its
@@ -213,93 +327,10 @@ pub fn is_alive(pid: Pid) -> bool {
 pub fn program_for_all(dir: &Path) -> PathBuf {
     let copy = dir.join("run/postgrey");
     if !copy.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_postgrey"), &copy).unwrap();
+        fs::copy(PROGRAM, &copy).unwrap();
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
     }
     copy
-}
-
-/// A request as Postfix sends it, with some attributes replaced.
-pub fn request(attributes: &[(&str, &str)]) -> Vec<u8> {
-    let mut all = vec![
-        ("request", "smtpd_access_policy"),
-        ("protocol_state", "RCPT"),
-        ("client_address", "192.0.2.91"),
-        ("client_name", "mail.example.com"),
-        ("sender", "alice@example.com"),
-        ("recipient", "user@example.org"),
-    ];
-    for (name, value) in attributes {
-        match all.iter_mut().find(|(known, _)| known == name) {
-            Some(known) => known.1 = value,
-            None => all.push((name, value)),
-        }
-    }
-    let mut text: String = all
-        .iter()
-        .map(|(name, value)| format!("{name}={value}\n"))
-        .collect();
-    text.push('\n');
-    text.into_bytes()
-}
-
-pub trait Stream: Read + Write + Send {}
-impl<T: Read + Write + Send> Stream for T {}
-
-/// A connection to a server.
-pub struct Client {
-    pub stream: BufReader<Box<dyn Stream>>,
-}
-
-impl Client {
-    pub fn of(stream: UnixStream) -> Client {
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream.set_write_timeout(Some(LIMIT)).unwrap();
-        Client {
-            stream: BufReader::new(Box::new(stream)),
-        }
-    }
-
-    pub fn of_tcp(stream: TcpStream) -> Client {
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream.set_write_timeout(Some(LIMIT)).unwrap();
-        Client {
-            stream: BufReader::new(Box::new(stream)),
-        }
-    }
-
-    pub fn send(&mut self, octets: &[u8]) {
-        self.stream.get_mut().write_all(octets).unwrap();
-    }
-
-    /// The next reply without `action=` and line ends; `None` at the end.
-    pub fn reply(&mut self) -> Option<String> {
-        let mut line = Vec::new();
-        if self.stream.read_until(b'\n', &mut line).ok()? == 0 {
-            return None;
-        }
-        let mut empty = Vec::new();
-        self.stream.read_until(b'\n', &mut empty).ok()?;
-        assert_eq!(empty, b"\n", "behind {:?}", String::from_utf8_lossy(&line));
-        let line = String::from_utf8(line).unwrap();
-        Some(
-            line.strip_prefix("action=")
-                .unwrap()
-                .trim_end_matches('\n')
-                .to_string(),
-        )
-    }
-
-    pub fn ask(&mut self, attributes: &[(&str, &str)]) -> String {
-        self.send(&request(attributes));
-        self.reply().expect("the server closed the connection")
-    }
-
-    /// `None` if the connection breaks.
-    pub fn try_ask(&mut self, attributes: &[(&str, &str)]) -> Option<String> {
-        self.stream.get_mut().write_all(&request(attributes)).ok()?;
-        self.reply()
-    }
 }
 
 /// A session as spawn(8) starts it, standard error included.
@@ -316,7 +347,7 @@ pub fn spawn(dir: &Path, options: &[&str]) -> Spawned {
         .args(common_options(dir))
         .args(options);
     if is_root() {
-        command.uid(User::from_name("nobody").unwrap().unwrap().uid.as_raw());
+        command.uid(nobody().uid.as_raw());
     }
     let end = || Stdio::from(std::os::fd::OwnedFd::from(theirs.try_clone().unwrap()));
     let child = command

@@ -9,19 +9,17 @@ use std::time::{Duration, Instant};
 use lmdb::{Environment, EnvironmentFlags, Transaction};
 use postgrey::policy::record::Database;
 
-use crate::daemon::{
-    Daemon, PATIENCE, PolicyClient, give_to_server, make_dbdir, make_folder, request,
-};
+use crate::server::{Client, PATIENCE, Server, give_to_server, make_dbdir, test_dir};
 
 /// Asks about a new triplet, with a long key.
-fn ask(client: &mut PolicyClient, name: &str) -> String {
+fn ask(client: &mut Client, name: &str) -> String {
     let sender = format!("{name}{}@s.example", "x".repeat(300));
-    client.ask(&request("192.0.2.1", &sender, "u@example.org", &[]))
+    client.ask(&[("sender", &sender)])
 }
 
 /// Asks until an answer begins so; others must be the other one of the two
 /// that a server gives a new triplet.
-fn ask_until(client: &mut PolicyClient, name: &str, wanted: &str) -> Duration {
+fn ask_until(client: &mut Client, name: &str, wanted: &str) -> Duration {
     let start = Instant::now();
     for count in 0.. {
         let answer = ask(client, &format!("{name}{count}"));
@@ -38,8 +36,8 @@ fn ask_until(client: &mut PolicyClient, name: &str, wanted: &str) -> Duration {
 }
 
 /// One line tells it, and no process died of it.
-fn assert_told_once(daemon: &Daemon, reasons: &[&str]) {
-    let log = daemon.log_text();
+fn assert_told_once(server: &Server, reasons: &[&str]) {
+    let log = server.log_text();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("mdb_")).collect();
     println!("check: log: {lines:?}");
     assert!(!log.contains("ended with"), "{log}");
@@ -57,26 +55,15 @@ fn assert_told_once(daemon: &Daemon, reasons: &[&str]) {
 
 #[test]
 fn a_map_that_cannot_grow_costs_no_mail_until_it_can() {
-    let folder = make_folder();
-    let Some(library) = crate::build_preload(folder.path()) else {
+    let folder = test_dir();
+    let Some(mut command) = crate::preloaded(folder.path()) else {
         return;
     };
     let faults = folder.path().join("faults");
-    let socket = folder.path().join("socket");
-    let daemon = Daemon::start_with(
-        folder.path(),
-        &[
-            &format!("--unix={}", socket.display()),
-            "--quiet",
-            "--db-size=1M",
-            "--sync=none",
-        ],
-        &[
-            ("LD_PRELOAD", library.to_str().unwrap()),
-            ("POSTGREY_FAULTS", faults.to_str().unwrap()),
-        ],
-    );
-    let mut client = daemon.connect();
+    command.env("POSTGREY_FAULTS", &faults);
+    let options = ["--quiet", "--db-size=1M", "--sync=none"];
+    let server = Server::start_by(command, folder.path(), &options);
+    let mut client = server.connect();
     assert!(ask(&mut client, "first").starts_with("DEFER_IF_PERMIT"));
     fs::write(&faults, format!("map {}\n", libc::ENOMEM)).unwrap();
     ask_until(&mut client, "full", "DUNNO");
@@ -86,7 +73,7 @@ fn a_map_that_cannot_grow_costs_no_mail_until_it_can() {
     fs::remove_file(&faults).unwrap();
     let time = ask_until(&mut client, "room", "DEFER_IF_PERMIT");
     println!("check: a map that cannot grow: DUNNO, back in {time:.1?}");
-    assert_told_once(&daemon, &["mdb_env_set_mapsize: Cannot allocate memory"]);
+    assert_told_once(&server, &["mdb_env_set_mapsize: Cannot allocate memory"]);
     // With room, many more.
     for count in 0..300 {
         let answer = ask(&mut client, &format!("more{count}"));
@@ -96,11 +83,9 @@ fn a_map_that_cannot_grow_costs_no_mail_until_it_can() {
 
 #[test]
 fn readers_that_hold_all_slots_cost_no_mail() {
-    let folder = make_folder();
-    let socket = folder.path().join("socket");
-    let at = format!("--unix={}", socket.display());
-    let daemon = Daemon::start(folder.path(), &[&at, "--quiet"]);
-    let mut client = daemon.connect();
+    let folder = test_dir();
+    let server = Server::start(folder.path(), &["--quiet"]);
+    let mut client = server.connect();
     assert!(ask(&mut client, "first").starts_with("DEFER_IF_PERMIT"));
     // Another environment, whose few slots are all held, takes the place.
     let other = folder.path().join("other");
@@ -123,7 +108,7 @@ fn readers_that_hold_all_slots_cost_no_mail() {
     assert_eq!(refused, lmdb::Error::ReadersFull);
     for name in ["lock.mdb", "data.mdb"] {
         give_to_server(&other.join(name));
-        fs::rename(other.join(name), daemon.dbdir.join(name)).unwrap();
+        fs::rename(other.join(name), server.dbdir.join(name)).unwrap();
     }
     ask_until(&mut client, "full", "DUNNO");
     for count in 0..5 {
@@ -133,24 +118,22 @@ fn readers_that_hold_all_slots_cost_no_mail() {
     held.into_iter().for_each(Transaction::abort);
     let time = ask_until(&mut client, "room", "DEFER_IF_PERMIT");
     println!("check: {number} slots, all held by others: DUNNO, back in {time:.1?}");
-    assert_told_once(&daemon, &["MDB_READERS_FULL"]);
+    assert_told_once(&server, &["MDB_READERS_FULL"]);
 }
 
 #[test]
 fn a_file_that_is_no_database_or_a_damaged_one_costs_no_mail() {
-    let folder = make_folder();
-    let socket = folder.path().join("socket");
-    let at = format!("--unix={}", socket.display());
-    let daemon = Daemon::start(folder.path(), &[&at, "--quiet"]);
-    let mut client = daemon.connect();
+    let folder = test_dir();
+    let server = Server::start(folder.path(), &["--quiet"]);
+    let mut client = server.connect();
     assert!(ask(&mut client, "first").starts_with("DEFER_IF_PERMIT"));
-    let data = daemon.dbdir.join("data.mdb");
+    let data = server.dbdir.join("data.mdb");
     let whole = fs::read(&data).unwrap();
     let garbage = vec![0xa5; whole.len()];
     // Pages that never came to the disk, behind the two of meta data.
     let mut damaged = whole.clone();
     damaged[2 * 4096..].fill(0);
-    let aside = daemon.dbdir.join("aside");
+    let aside = server.dbdir.join("aside");
     for (name, octets) in [("garbage", &garbage), ("damaged", &damaged)] {
         fs::rename(&data, &aside).unwrap();
         fs::write(&data, octets).unwrap();
@@ -164,8 +147,8 @@ fn a_file_that_is_no_database_or_a_damaged_one_costs_no_mail() {
         let time = ask_until(&mut client, &format!("{name}over"), "DEFER_IF_PERMIT");
         println!("check: {name} file: DUNNO, back in {time:.1?}");
     }
-    assert_told_once(&daemon, &["MDB_INVALID"]);
-    assert_told_once(&daemon, &["MDB_CORRUPTED", "MDB_PAGE_NOTFOUND"]);
-    let records = daemon.records(Database::Greylist);
+    assert_told_once(&server, &["MDB_INVALID"]);
+    assert_told_once(&server, &["MDB_CORRUPTED", "MDB_PAGE_NOTFOUND"]);
+    let records = server.records(Database::Greylist);
     assert!(records.keys().any(|key| key.contains("/firstx")));
 }

@@ -8,24 +8,22 @@ use std::time::{Duration, Instant};
 
 use postgrey::policy::record::Database;
 
-use crate::daemon::{
-    Daemon, PATIENCE, PROGRAM, PolicyClient, is_root, make_dbdir, make_folder, request,
-};
+use crate::server::{Client, PATIENCE, PROGRAM, Server, is_root, make_dbdir, test_dir};
 
 /// Asks about a new triplet on each connection.
-fn ask_all(clients: &mut [PolicyClient], round: &str) -> Vec<String> {
+fn ask_all(clients: &mut [Client], round: &str) -> Vec<String> {
     let mut answers = Vec::new();
     for (index, client) in clients.iter_mut().enumerate() {
         let sender = format!("{round}c{index}@s.example");
         let start = Instant::now();
-        answers.push(client.ask(&request("192.0.2.1", &sender, "u@example.org", &[])));
+        answers.push(client.ask(&[("sender", &sender)]));
         assert!(start.elapsed() < Duration::from_secs(3), "a slow answer");
     }
     answers
 }
 
 /// Waits until all are greylisted again; returns how long it took.
-fn wait_for_recovery(clients: &mut [PolicyClient], round: &str) -> Duration {
+fn wait_for_recovery(clients: &mut [Client], round: &str) -> Duration {
     let start = Instant::now();
     for count in 0.. {
         let answers = ask_all(clients, &format!("{round}again{count}x"));
@@ -40,21 +38,14 @@ fn wait_for_recovery(clients: &mut [PolicyClient], round: &str) -> Duration {
 
 #[test]
 fn a_write_that_fails_costs_no_mail_and_ends_with_its_cause() {
-    let folder = make_folder();
-    let Some(library) = crate::build_preload(folder.path()) else {
+    let folder = test_dir();
+    let Some(mut command) = crate::preloaded(folder.path()) else {
         return;
     };
     let faults = folder.path().join("faults");
-    let socket = folder.path().join("socket");
-    let daemon = Daemon::start_with(
-        folder.path(),
-        &[&format!("--unix={}", socket.display()), "--quiet"],
-        &[
-            ("LD_PRELOAD", library.to_str().unwrap()),
-            ("POSTGREY_FAULTS", faults.to_str().unwrap()),
-        ],
-    );
-    let mut clients: Vec<PolicyClient> = (0..4).map(|_| daemon.connect()).collect();
+    command.env("POSTGREY_FAULTS", &faults);
+    let server = Server::start_by(command, folder.path(), &["--quiet"]);
+    let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
     let first = ask_all(&mut clients, "first");
     assert!(first.iter().all(|a| a.starts_with("DEFER_IF_PERMIT")));
     for (call, number, words) in [
@@ -71,13 +62,13 @@ fn a_write_that_fails_costs_no_mail_and_ends_with_its_cause() {
                 .map(str::to_string)
                 .collect::<Vec<_>>()
         };
-        let before = complaints(&daemon.log_text()).len();
+        let before = complaints(&server.log_text()).len();
         fs::write(&faults, format!("{call} {number}\n")).unwrap();
         let answers = ask_all(&mut clients, &round);
         assert!(answers.iter().all(|a| a == "DUNNO"), "{round}: {answers:?}");
         fs::remove_file(&faults).unwrap();
         let time = wait_for_recovery(&mut clients, &round);
-        let lines = complaints(&daemon.log_text()).split_off(before);
+        let lines = complaints(&server.log_text()).split_off(before);
         println!("check: {call} fails with {words}: DUNNO, back in {time:.1?}, log: {lines:?}");
         // Each cause has one line a minute; it may have had it already.
         let mut different = lines.clone();
@@ -86,7 +77,7 @@ fn a_write_that_fails_costs_no_mail_and_ends_with_its_cause() {
         assert_eq!(different.len(), lines.len(), "{lines:?}");
         assert!(lines.len() <= 2, "{lines:?}");
     }
-    let log = daemon.log_text();
+    let log = server.log_text();
     for words in [
         "No space left on device",
         "Input/output error",
@@ -94,9 +85,9 @@ fn a_write_that_fails_costs_no_mail_and_ends_with_its_cause() {
     ] {
         assert!(log.contains(words), "no {words:?} in {log}");
     }
-    let records = daemon.records(Database::Greylist);
+    let records = server.records(Database::Greylist);
     for index in 0..4 {
-        let key = format!("192.0.2.0/firstc{index}@s.example/u@example.org");
+        let key = format!("192.0.2.0/firstc{index}@s.example/user@example.org");
         assert!(records.contains_key(&key), "{key} is lost");
     }
 }
@@ -114,7 +105,7 @@ impl<'p> SmallDisk<'p> {
         if is_root() && mount.is_ok_and(|output| output.status.success()) {
             return Some(SmallDisk(at));
         }
-        crate::daemon::skip("right to mount", "disks that fill up");
+        crate::server::skip("right to mount", "disks that fill up");
         None
     }
 
@@ -142,7 +133,7 @@ impl Drop for SmallDisk<'_> {
 
 #[test]
 fn a_full_disk_costs_no_mail_and_ends_when_there_is_room() {
-    let folder = make_folder();
+    let folder = test_dir();
     let disk_at = folder.path().join("disk");
     fs::create_dir(&disk_at).unwrap();
     let Some(disk) = SmallDisk::mount(&disk_at) else {
@@ -150,8 +141,8 @@ fn a_full_disk_costs_no_mail_and_ends_when_there_is_room() {
     };
     let socket = folder.path().join("socket");
     let at = format!("--unix={}", socket.display());
-    let daemon = Daemon::start(&disk_at, &[&at, "--quiet"]);
-    let mut clients: Vec<PolicyClient> = (0..4).map(|_| daemon.connect()).collect();
+    let server = Server::start(&disk_at, &[&at, "--quiet"]);
+    let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
     let first = ask_all(&mut clients, "first");
     assert!(first.iter().all(|a| a.starts_with("DEFER_IF_PERMIT")));
     disk.fill();
@@ -169,10 +160,10 @@ fn a_full_disk_costs_no_mail_and_ends_when_there_is_room() {
     assert!(passed > 0, "the disk was not full");
     disk.empty();
     let time = wait_for_recovery(&mut clients, "room");
-    let records = daemon.records(Database::Greylist);
+    let records = server.records(Database::Greylist);
     let lost = greylisted
         .iter()
-        .filter(|sender| !records.contains_key(&format!("192.0.2.0/{sender}/u@example.org")))
+        .filter(|sender| !records.contains_key(&format!("192.0.2.0/{sender}/user@example.org")))
         .count();
     println!(
         "check: full disk: {} greylisted in free pages, {passed} DUNNO, {lost} lost, back in {time:.1?}",
@@ -183,7 +174,7 @@ fn a_full_disk_costs_no_mail_and_ends_when_there_is_room() {
 
 #[test]
 fn a_start_on_a_full_disk_says_so() {
-    let folder = make_folder();
+    let folder = test_dir();
     let disk_at = folder.path().join("disk");
     fs::create_dir(&disk_at).unwrap();
     let Some(disk) = SmallDisk::mount(&disk_at) else {

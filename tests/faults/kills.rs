@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use postgrey::policy::record::Database;
 
-use crate::daemon::{Daemon, PolicyClient, free_port, make_folder, request};
 use crate::random::{Random, number_from};
+use crate::server::{Client, Server, free_port, request, test_dir};
 
 const CLIENTS: usize = 8;
 const WORKERS: usize = 3;
@@ -30,9 +29,9 @@ struct Traffic {
 #[test]
 fn what_was_answered_survives_the_death_of_any_child() {
     let kills = number_from("POSTGREY_KILLS", 50);
-    let folder = make_folder();
+    let folder = test_dir();
     let port = free_port();
-    let daemon = Daemon::start(
+    let server = Server::start(
         folder.path(),
         &[
             &format!("--inet=127.0.0.1:{port}"),
@@ -40,7 +39,7 @@ fn what_was_answered_survives_the_death_of_any_child() {
             &format!("--workers={WORKERS}"),
         ],
     );
-    daemon.wait_for_children(WORKERS + 1);
+    server.wait_for_children(WORKERS + 1);
     let traffic = Traffic::default();
     let seed = Random::choose_seed();
     let mut random = Random::new(seed);
@@ -51,36 +50,31 @@ fn what_was_answered_survives_the_death_of_any_child() {
         }
         for _ in 0..kills {
             std::thread::sleep(Duration::from_millis(20 + random.next() % 60));
-            let children = daemon.children();
+            let children = server.children();
             if !children.is_empty() {
                 // It may have died since; then the next one does.
-                let _ = kill(Pid::from_raw(*random.pick(&children)), Signal::SIGKILL);
+                let _ = kill(*random.pick(&children), Signal::SIGKILL);
             }
         }
         std::thread::sleep(Duration::from_millis(300));
         traffic.is_over.store(true, Ordering::Relaxed);
     });
-    daemon.wait_for_children(WORKERS + 1);
-    let mut client = daemon.connect();
-    let last = client.ask(&request(
-        "192.0.2.1",
-        "last@s.example",
-        "u@example.org",
-        &[],
-    ));
+    server.wait_for_children(WORKERS + 1);
+    let mut client = server.connect();
+    let last = client.ask(&[("sender", "last@s.example")]);
     assert!(last.starts_with("DEFER_IF_PERMIT"), "{last}");
     let verify = Command::new(env!("CARGO_BIN_EXE_postgreyctl"))
-        .arg(format!("--dbdir={}", daemon.dbdir.display()))
+        .arg(format!("--dbdir={}", server.dbdir.display()))
         .arg("verify")
         .output()
         .unwrap();
     assert!(verify.status.success(), "{verify:?}");
-    let records = daemon.records(Database::Greylist);
+    let records = server.records(Database::Greylist);
     let answered = traffic.answered.into_inner().unwrap();
     let lost: Vec<_> = answered
         .iter()
         .filter(|(sender, time)| {
-            let record = records.get(&format!("192.0.2.0/{sender}/u@example.org"));
+            let record = records.get(&format!("192.0.2.0/{sender}/user@example.org"));
             !record.is_some_and(|record| record.starts_with(&format!("{time},")))
         })
         .collect();
@@ -97,7 +91,7 @@ fn what_was_answered_survives_the_death_of_any_child() {
     assert!(lost.is_empty(), "{lost:?}");
     // What a dead writer had is sent to the next one at once, and not only
     // when patience has run out.
-    let log = daemon.log_text();
+    let log = server.log_text();
     assert!(!log.contains("the writer is silent"), "{log}");
     assert!(answered.len() > 100);
 }
@@ -110,13 +104,8 @@ fn keep_asking(port: u16, client: usize, traffic: &Traffic) {
         let start = Instant::now();
         let sender = format!("c{client}n{count}@s.example");
         let time = (1_700_000_000 + count).to_string();
-        let octets = request(
-            "192.0.2.1",
-            &sender,
-            "u@example.org",
-            &[("policy_test_time", &time)],
-        );
-        let mut open = || PolicyClient::try_inet(port);
+        let octets = request(&[("sender", &sender), ("policy_test_time", &time)]);
+        let mut open = || Client::inet(port);
         let answer = match connection.take().map_or_else(&mut open, Ok) {
             Ok(mut open) => {
                 let answer = open.try_ask(&octets);

@@ -2,19 +2,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod codes;
-#[path = "../common/daemon.rs"]
-mod daemon;
 mod disk;
 mod kills;
 mod power;
 #[path = "../common/random.rs"]
 mod random;
+#[path = "../common/server.rs"]
+mod server;
 mod store;
 mod unflushed;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Command;
 
-/// Compiles `preload.c`; `None` without a C compiler.
-pub fn build_preload(folder: &Path) -> Option<PathBuf> {
-    daemon::build_library("tests/faults/preload.c", folder)
+/// The server with `preload.c` in it; `None` without a C compiler.
+pub fn preloaded(folder: &Path) -> Option<Command> {
+    server::preloaded("tests/faults/preload.c", folder)
 }

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use postgrey::policy::record::Database;
 
-use crate::daemon::{Daemon, give_to_server, make_folder, records, request};
 use crate::random::{Random, number_from};
+use crate::server::{Server, give_to_server, records, test_dir};
 
 const PAGE: usize = 4096;
 
@@ -25,31 +25,24 @@ struct Image {
 
 #[test]
 fn a_power_cut_loses_at_most_the_last_answer() {
-    let folder = make_folder();
-    let Some(library) = crate::build_preload(folder.path()) else {
+    let folder = test_dir();
+    let Some(mut command) = crate::preloaded(folder.path()) else {
         return;
     };
     let images_in = folder.path().join("images");
     fs::create_dir(&images_in).unwrap();
     give_to_server(&images_in);
     fs::set_permissions(&images_in, fs::Permissions::from_mode(0o777)).unwrap();
-    let socket = folder.path().join("socket");
-    let mut daemon = Daemon::start_with(
-        folder.path(),
-        &[&format!("--unix={}", socket.display()), "--quiet"],
-        &[
-            ("LD_PRELOAD", library.to_str().unwrap()),
-            ("POSTGREY_IMAGES", images_in.to_str().unwrap()),
-        ],
-    );
+    command.env("POSTGREY_IMAGES", &images_in);
+    let mut server = Server::start_by(command, folder.path(), &["--quiet"]);
     let number = number_from("POSTGREY_POWER_CUTS", 60) as usize;
-    let mut client = daemon.connect();
+    let mut client = server.connect();
     for count in 1..=number {
-        let answer = client.ask(&request("192.0.2.1", &sender(count), "u@example.org", &[]));
+        let answer = client.ask(&[("sender", &sender(count))]);
         assert!(answer.starts_with("DEFER_IF_PERMIT"), "{answer}");
         fs::write(images_in.join("answered"), count.to_string()).unwrap();
     }
-    daemon.stop();
+    server.stop();
     let images = read_images(&images_in);
     assert!(images.len() >= number, "{} images", images.len());
     let seed = Random::choose_seed();
@@ -120,12 +113,12 @@ fn look_at(place: &Path, octets: &[u8], answered: usize, what: &str) -> bool {
     fs::write(place.join("data.mdb"), octets).unwrap();
     let held = records(place, Database::Greylist);
     for count in 1..answered {
-        let key = format!("192.0.2.0/{}/u@example.org", sender(count));
+        let key = format!("192.0.2.0/{}/user@example.org", sender(count));
         assert!(
-            held.contains_key(&key),
+            held.contains_key(key.as_bytes()),
             "{what}: {key} of {answered} is lost"
         );
     }
-    let last = format!("192.0.2.0/{}/u@example.org", sender(answered));
-    answered > 0 && !held.contains_key(&last)
+    let last = format!("192.0.2.0/{}/user@example.org", sender(answered));
+    answered > 0 && !held.contains_key(last.as_bytes())
 }

@@ -16,7 +16,7 @@ use postgrey::store::expiry::{Expiry, Progress};
 use postgrey::store::memory::MemoryStore;
 use postgrey::store::{Editor, Store, StoreError, Visitor};
 
-use crate::daemon::request;
+use crate::server::request;
 
 /// A store that fails at its call number `fails_at`, counted from 0.
 struct Failing {
@@ -121,12 +121,7 @@ fn requests() -> Vec<Vec<u8>> {
     .iter()
     .map(|(state, time)| {
         let time = time.to_string();
-        request(
-            "192.0.2.1",
-            "a@s.example",
-            "u@example.org",
-            &[("protocol_state", state), ("policy_test_time", &time)],
-        )
+        request(&[("protocol_state", state), ("policy_test_time", &time)])
     })
     .collect()
 }

@@ -4,10 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
-use crate::daemon::{Daemon, free_port, is_alive};
 use crate::instance::Service;
+use crate::server::{Server, free_port, is_alive};
 use crate::smtp::Smtp;
 use crate::{Scenario, Stage, check};
 
@@ -31,33 +30,33 @@ struct Traffic {
 }
 
 fn violence(stage: &Stage, port: u16, policy: u16) {
-    let mut daemon = Daemon::start(
+    let mut server = Server::start(
         &stage.folder("faults"),
         &[&format!("--inet=127.0.0.1:{policy}"), "--delay=3"],
     );
-    daemon.wait_for_children(3);
+    server.wait_for_children(3);
     under_traffic(port, "restart", || {
         for _ in 0..2 {
-            daemon.stop();
-            daemon.start_again();
+            server.stop();
+            server.start_again();
             std::thread::sleep(Duration::from_millis(1500));
         }
     });
     under_traffic(port, "kill -9 of each child", || {
-        for pid in daemon.wait_for_children(3) {
-            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        for pid in server.wait_for_children(3) {
+            kill(pid, Signal::SIGKILL).unwrap();
             std::thread::sleep(Duration::from_millis(1500));
         }
     });
-    let children = daemon.wait_for_children(3);
+    let children = server.wait_for_children(3);
     check(
         children.len() == 3,
         "kill -9 of each child: replaced",
         format!("{children:?}"),
     );
     under_traffic(port, "kill -9 of the master and a new start", || {
-        daemon.kill_master();
-        daemon.start_again();
+        server.kill_master();
+        server.start_again();
         std::thread::sleep(Duration::from_millis(1500));
     });
     let start = Instant::now();

@@ -8,8 +8,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use postgrey::policy::record::Database;
 
-use crate::daemon::{self, Daemon, PROGRAM, free_port, make_dbdir};
 use crate::instance::Service;
+use crate::server::{self, PROGRAM, Server, free_port, make_dbdir};
 use crate::smtp::Smtp;
 use crate::{Scenario, Stage, check};
 
@@ -25,9 +25,9 @@ pub fn scenarios(home: &Path) -> Vec<Scenario> {
             service: Service::at_rcpt(&format!("check_policy_service inet:127.0.0.1:{inet}")),
             play: Box::new(move |stage, port| {
                 let at = format!("--inet=127.0.0.1:{inet}");
-                let daemon = Daemon::start(&stage.folder("inet"), &[&at, "--delay=3"]);
-                greylist(stage, port, "inet", &daemon.dbdir);
-                check_log(&daemon);
+                let server = Server::start(&stage.folder("inet"), &[&at, "--delay=3"]);
+                greylist(stage, port, "inet", &server.dbdir);
+                check_log(&server);
             }),
         },
         Scenario {
@@ -36,9 +36,9 @@ pub fn scenarios(home: &Path) -> Vec<Scenario> {
             play: Box::new(move |stage, port| {
                 fs::create_dir_all(socket.parent().unwrap()).unwrap();
                 let at = format!("--unix={}", socket.display());
-                let daemon = Daemon::start(&stage.folder("unix"), &[&at, "--delay=3"]);
-                greylist(stage, port, "unix", &daemon.dbdir);
-                check_log(&daemon);
+                let server = Server::start(&stage.folder("unix"), &[&at, "--delay=3"]);
+                greylist(stage, port, "unix", &server.dbdir);
+                check_log(&server);
             }),
         },
         Scenario {
@@ -129,16 +129,14 @@ fn greylist(stage: &Stage, port: u16, how: &str, dbdir: &Path) {
         &format!("{how}: IPv6 retry from the same /64"),
         &reply,
     );
-    let keys: Vec<String> = daemon::records(dbdir, Database::Greylist)
-        .into_keys()
-        .collect();
+    let records = server::records(dbdir, Database::Greylist);
     for key in [
         "192.0.2.0//null@example.org",
         "192.0.2.0/list-#-u=example.org@lists.example/verp@example.org",
         "2001:db8:1:2:0:0:0:0/six@sender.example/six@example.org",
     ] {
         check(
-            keys.iter().any(|k| k == key),
+            records.contains_key(key.as_bytes()),
             &format!("{how}: record"),
             key,
         );
@@ -220,8 +218,8 @@ pub fn headers(mail: &str, name: &str) -> Vec<String> {
         .collect()
 }
 
-fn check_log(daemon: &Daemon) {
-    let log = daemon.log_text();
+fn check_log(server: &Server) {
+    let log = server.log_text();
     for part in [
         "action=greylist, reason=new, client_name=client.example.net, client_address=192.0.2.1, \
          sender=a@sender.example, recipient=new@example.org",
@@ -242,7 +240,7 @@ fn whitelists(stage: &Stage, port: u16, policy: u16) {
     )
     .unwrap();
     fs::write(&recipients, "postmaster@\nopen@example.org\n").unwrap();
-    let daemon = Daemon::start(
+    let server = Server::start(
         &folder,
         &[
             &format!("--inet=127.0.0.1:{policy}"),
@@ -271,16 +269,16 @@ fn whitelists(stage: &Stage, port: u16, policy: u16) {
             &reply,
         );
     }
-    hup_in_open_session(port, &daemon, &clients);
+    hup_in_open_session(port, &server, &clients);
 }
 
-fn hup_in_open_session(port: u16, daemon: &Daemon, clients: &Path) {
+fn hup_in_open_session(port: u16, server: &Server, clients: &Path) {
     let mut smtp = Smtp::appear_as(port, "203.0.113.1", "later.example");
     let before = smtp.offer("a@sender.example", "hup@example.org");
     check(before.code == 450, "HUP: before", &before);
     fs::write(clients, "later.example\n").unwrap();
-    daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_log("HUP received: reloading whitelists...", 1);
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log("HUP received: reloading whitelists...", 1);
     std::thread::sleep(Duration::from_millis(300));
     let after = smtp.offer("a@sender.example", "hup@example.org");
     // A connection that the server had closed would cost Postfix 1 s.
@@ -290,15 +288,15 @@ fn hup_in_open_session(port: u16, daemon: &Daemon, clients: &Path) {
         &after,
     );
     fs::write(clients, "/(/\n").unwrap();
-    daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_log("whitelists not reloaded", 1);
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log("whitelists not reloaded", 1);
     let kept = smtp.offer("a@sender.example", "hup2@example.org");
     check(
         kept.code == 250,
         "HUP: a bad file leaves the old list in use",
         &kept,
     );
-    let log = daemon.log_text();
+    let log = server.log_text();
     let complaint = log.lines().find(|line| line.contains("clients line 1"));
     check(
         complaint.is_some(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::daemon::{PATIENCE, free_port};
+use crate::server::{PATIENCE, free_port};
 
 /// How one smtpd asks the policy server.
 pub struct Service {

@@ -6,12 +6,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(missing_docs)]
 
-#[path = "../common/daemon.rs"]
-mod daemon;
 mod faults;
 mod greylisting;
 mod instance;
 mod script;
+#[path = "../common/server.rs"]
+mod server;
 mod smtp;
 mod targrey;
 mod texts;
@@ -76,11 +76,11 @@ fn main() {
         return;
     }
     let has_postfix = Path::new("/usr/sbin/postfix").exists();
-    if !has_postfix || !daemon::is_root() {
-        daemon::skip("postfix, or root,", "mail through a real Postfix");
+    if !has_postfix || !server::is_root() {
+        server::skip("postfix, or root,", "mail through a real Postfix");
         return;
     }
-    let folder = daemon::make_folder();
+    let folder = server::test_dir();
     let home = folder.path().to_owned();
     fs::create_dir_all(home.join("etc")).unwrap();
     let mut scenarios = Vec::new();

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::daemon::{PATIENCE, PROGRAM, free_port, is_alive, make_dbdir, skip};
+use nix::unistd::Pid;
+
 use crate::faults::under_traffic;
 use crate::instance::Service;
+use crate::server::{PATIENCE, PROGRAM, free_port, is_alive, make_dbdir, skip};
 use crate::smtp::Smtp;
 use crate::{Scenario, Stage, check};
 
@@ -84,9 +86,9 @@ impl Script {
         );
     }
 
-    fn pid(&self) -> Option<i32> {
+    fn pid(&self) -> Option<Pid> {
         let text = fs::read_to_string(self.folder.join("pid")).ok()?;
-        text.trim().parse().ok()
+        text.trim().parse().ok().map(Pid::from_raw)
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use postgrey::policy::record::Database;
 
-use crate::daemon::{Daemon, free_port, is_alive};
 use crate::greylisting::headers;
 use crate::instance::Service;
+use crate::server::{Server, free_port, is_alive};
 use crate::smtp::{Reply, Smtp};
 use crate::{Scenario, Stage, check};
 
@@ -115,7 +115,7 @@ fn has_slept(reply: &Reply) -> bool {
 }
 
 fn own_set_up(stage: &Stage, port: u16, policy: u16) {
-    let daemon = Daemon::start(
+    let server = Server::start(
         &stage.folder("own-set-up"),
         &[
             &format!("--inet=127.0.0.1:{policy}"),
@@ -128,16 +128,16 @@ fn own_set_up(stage: &Stage, port: u16, policy: u16) {
     );
     std::thread::scope(|scope| {
         scope.spawn(|| not_asked_about(port));
-        scope.spawn(|| patient(stage, port, &daemon, ("own set-up", MISSED)));
-        scope.spawn(|| impatient(stage, port, &daemon, "own set-up"));
+        scope.spawn(|| patient(stage, port, &server, ("own set-up", MISSED)));
+        scope.spawn(|| impatient(stage, port, &server, "own set-up"));
     });
-    check_log(&daemon, "own set-up");
+    check_log(&server, "own set-up");
     // Each request at RCPT has its line, so those without one were not asked.
-    let log = daemon.log_text();
+    let log = server.log_text();
     for (address, _, _, what) in LET_IN {
         let lines = log.matches(&format!("client_address={address},")).count();
         check(
-            lines == 0 && !daemon.records(Database::Clients).contains_key(address),
+            lines == 0 && !server.records(Database::Clients).contains_key(address),
             &format!("own set-up: {what} never reaches the server"),
             format!("{lines} lines of {}", log.matches("action=").count()),
         );
@@ -145,8 +145,8 @@ fn own_set_up(stage: &Stage, port: u16, policy: u16) {
 }
 
 /// What the server logs of the impatient client.
-fn check_log(daemon: &Daemon, how: &str) {
-    let log = daemon.log_text();
+fn check_log(server: &Server, how: &str) {
+    let log = server.log_text();
     let has_lines = log.contains("action=greylist, reason=early-retry (")
         && log.contains("action=pass, reason=triplet found, client_name=unknown");
     check(
@@ -161,7 +161,7 @@ fn check_log(daemon: &Daemon, how: &str) {
 /// `--s25r`, and no table in Postfix: the server itself lets those in whose
 /// names are like a mail server's, and does to the others the same.
 fn built_in_rules(stage: &Stage, port: u16, policy: u16) {
-    let daemon = Daemon::start(
+    let server = Server::start(
         &stage.folder("s25r"),
         &[
             &format!("--inet=127.0.0.1:{policy}"),
@@ -173,15 +173,15 @@ fn built_in_rules(stage: &Stage, port: u16, policy: u16) {
         ],
     );
     std::thread::scope(|scope| {
-        scope.spawn(|| mail_server(stage, port, &daemon));
-        scope.spawn(|| patient(stage, port, &daemon, ("--s25r", CAUGHT)));
-        scope.spawn(|| impatient(stage, port, &daemon, "--s25r"));
+        scope.spawn(|| mail_server(stage, port, &server));
+        scope.spawn(|| patient(stage, port, &server, ("--s25r", CAUGHT)));
+        scope.spawn(|| impatient(stage, port, &server, "--s25r"));
     });
-    check_log(&daemon, "--s25r");
+    check_log(&server, "--s25r");
 }
 
 /// A client with the name of a mail server: let in at once, and no record.
-fn mail_server(stage: &Stage, port: u16, daemon: &Daemon) {
+fn mail_server(stage: &Stage, port: u16, server: &Server) {
     let address = "203.0.113.1";
     let mut smtp = Smtp::appear_as(port, address, "mail.example.com");
     let reply = smtp.offer("a@s.example", "u@example.org");
@@ -209,7 +209,7 @@ fn mail_server(stage: &Stage, port: u16, daemon: &Daemon) {
         "--s25r: and its mail has no header",
         format!("{header:?}"),
     );
-    let log = daemon.log_text();
+    let log = server.log_text();
     let wanted = format!(
         "action=pass, reason=not S25R, client_name=mail.example.com, client_address={address}, "
     );
@@ -220,15 +220,15 @@ fn mail_server(stage: &Stage, port: u16, daemon: &Daemon) {
             .rfind(|line| line.contains(address))
             .unwrap_or("none"),
     );
-    let is_known = daemon.records(Database::Tarpit).contains_key(address)
-        || daemon
+    let is_known = server.records(Database::Tarpit).contains_key(address)
+        || server
             .records(Database::Greylist)
             .keys()
             .any(|key| key.starts_with("203.0.113."));
     check(
         !is_known,
         "--s25r: the mail server leaves no record",
-        format!("{:?}", daemon.records(Database::Greylist)),
+        format!("{:?}", server.records(Database::Greylist)),
     );
 }
 
@@ -269,7 +269,7 @@ fn not_asked_about(port: u16) {
 }
 
 /// A client that waits is let in, and leaves no trace in the tarpit.
-fn patient(stage: &Stage, port: u16, daemon: &Daemon, (how, name): (&str, &str)) {
+fn patient(stage: &Stage, port: u16, server: &Server, (how, name): (&str, &str)) {
     let address = "198.51.100.5";
     let subject = format!("{how} patient");
     let mut smtp = Smtp::appear_as(port, address, name);
@@ -279,7 +279,7 @@ fn patient(stage: &Stage, port: u16, daemon: &Daemon, (how, name): (&str, &str))
         &format!("{how}, patient: sleeps and is accepted"),
         &reply,
     );
-    let entry = daemon.records(Database::Tarpit).remove(address);
+    let entry = server.records(Database::Tarpit).remove(address);
     check(
         entry.is_some(),
         &format!("{how}, patient: in the tarpit before DATA"),
@@ -297,7 +297,7 @@ fn patient(stage: &Stage, port: u16, daemon: &Daemon, (how, name): (&str, &str))
         &format!("{how}, patient: DATA is accepted at once"),
         &end,
     );
-    let entry = daemon.records(Database::Tarpit).remove(address);
+    let entry = server.records(Database::Tarpit).remove(address);
     check(
         entry.is_none(),
         &format!("{how}, patient: out of the tarpit behind DATA"),
@@ -310,7 +310,7 @@ fn patient(stage: &Stage, port: u16, daemon: &Daemon, (how, name): (&str, &str))
         &format!("{how}, patient: the mail has no header"),
         format!("{header:?}"),
     );
-    let count = daemon.records(Database::Clients).remove(address);
+    let count = server.records(Database::Clients).remove(address);
     check(
         count
             .as_deref()
@@ -322,7 +322,7 @@ fn patient(stage: &Stage, port: u16, daemon: &Daemon, (how, name): (&str, &str))
 
 /// A client that hangs up in the tarpit is greylisted from then on; the second
 /// retry behind the delay passes.
-fn impatient(stage: &Stage, port: u16, daemon: &Daemon, how: &str) {
+fn impatient(stage: &Stage, port: u16, server: &Server, how: &str) {
     let address = "198.51.100.66";
     let subject = format!("{how} impatient");
     let offer = || {
@@ -337,7 +337,7 @@ fn impatient(stage: &Stage, port: u16, daemon: &Daemon, how: &str) {
         &reply,
     );
     drop(smtp);
-    let entry = daemon.records(Database::Tarpit).remove(address);
+    let entry = server.records(Database::Tarpit).remove(address);
     check(
         entry.is_some(),
         &format!("{how}, impatient: in the tarpit"),
@@ -364,7 +364,7 @@ fn impatient(stage: &Stage, port: u16, daemon: &Daemon, how: &str) {
     );
     let end = smtp.deliver(&subject);
     check(end.code == 250, &format!("{how}, impatient: DATA"), &end);
-    let record = daemon
+    let record = server
         .records(Database::Greylist)
         .remove("198.51.100.0/b@s.example/w@example.org");
     let fields: Vec<String> = record
@@ -376,7 +376,7 @@ fn impatient(stage: &Stage, port: u16, daemon: &Daemon, how: &str) {
         &format!("{how}, impatient: record first,last,count,octet"),
         format!("{record:?}"),
     );
-    let entry = daemon.records(Database::Tarpit).remove(address);
+    let entry = server.records(Database::Tarpit).remove(address);
     check(
         entry.is_none(),
         &format!("{how}, impatient: out of the tarpit behind DATA"),
@@ -392,7 +392,7 @@ fn impatient(stage: &Stage, port: u16, daemon: &Daemon, how: &str) {
 }
 
 fn tarpit_alone(stage: &Stage, port: u16, policy: u16) {
-    let daemon = Daemon::start(
+    let server = Server::start(
         &stage.folder("tarpit-alone"),
         &[
             &format!("--inet=127.0.0.1:{policy}"),
@@ -422,7 +422,7 @@ fn tarpit_alone(stage: &Stage, port: u16, policy: u16) {
         "--tarpit alone: header",
         header,
     );
-    check(is_alive(daemon.pid()), "--tarpit alone: serves on", "alive");
+    check(is_alive(server.pid()), "--tarpit alone: serves on", "alive");
 }
 
 /// A hundred clients asleep keep nobody else waiting.
@@ -430,7 +430,7 @@ fn sleepers(stage: &Stage, port: u16, policy: u16) {
     let folder = stage.folder("sleepers");
     let clients = folder.join("clients");
     fs::write(&clients, "friend.example\n").unwrap();
-    let daemon = Daemon::start(
+    let server = Server::start(
         &folder,
         &[
             &format!("--inet=127.0.0.1:{policy}"),
@@ -461,7 +461,7 @@ fn sleepers(stage: &Stage, port: u16, policy: u16) {
             .collect();
         barrier.wait();
         std::thread::sleep(Duration::from_millis(1500));
-        let asleep = daemon.records(Database::Tarpit).len();
+        let asleep = server.records(Database::Tarpit).len();
         let start = Instant::now();
         let mut slowest = Duration::ZERO;
         for number in 0..5 {
@@ -493,6 +493,6 @@ fn sleepers(stage: &Stage, port: u16, policy: u16) {
         "sleepers: all wake up and are accepted",
         format!("{right} of {SLEEPERS}, the last after {longest:.1?}"),
     );
-    let left = daemon.records(Database::Tarpit).len();
+    let left = server.records(Database::Tarpit).len();
     check(left == 0, "sleepers: the tarpit is empty behind DATA", left);
 }

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use crate::daemon::{Daemon, free_port};
 use crate::greylisting::headers;
 use crate::instance::Service;
+use crate::server::{Server, free_port};
 use crate::smtp::Smtp;
 use crate::{Scenario, Stage, check};
 
 fn scenario(
     name: &'static str,
     options: &'static [&'static str],
-    play: fn(&Stage, u16, &Daemon),
+    play: fn(&Stage, u16, &Server),
 ) -> Scenario {
     let policy = free_port();
     Scenario {
@@ -23,8 +23,8 @@ fn scenario(
                 .into_iter()
                 .chain(options.iter().copied())
                 .collect();
-            let daemon = Daemon::start(&stage.folder(name), &args);
-            play(stage, port, &daemon);
+            let server = Server::start(&stage.folder(name), &args);
+            play(stage, port, &server);
         }),
     }
 }
@@ -105,10 +105,10 @@ pub fn scenarios() -> Vec<Scenario> {
                 );
             },
         ),
-        scenario("noaction", &["--noaction"], |_, port, daemon| {
+        scenario("noaction", &["--noaction"], |_, port, server| {
             let mut smtp = Smtp::appear_as(port, "192.0.2.1", "client.example.net");
             let reply = smtp.offer("a@s.example", "u@example.org");
-            let has_line = daemon.log_text().contains("action=greylist, reason=new");
+            let has_line = server.log_text().contains("action=greylist, reason=new");
             check(
                 reply.code == 250 && has_line,
                 "--noaction: passes, logged as greylisted",

@@ -2,8 +2,8 @@
 //! the database cannot do.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../common/daemon.rs"]
-mod daemon;
+#[path = "../common/server.rs"]
+mod server;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,15 +11,15 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use daemon::{Daemon, PROGRAM, free_port, is_root, make_dbdir, make_folder, request};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use server::{Client, PROGRAM, Server, common_options, free_port, is_root, test_dir, wait_until};
 
 const NOBODY: u32 = 65534;
 
 fn needs_root() -> bool {
     if !is_root() {
-        daemon::skip("root", "tests/security");
+        server::skip("root", "tests/security");
     }
     !is_root()
 }
@@ -30,39 +30,38 @@ fn modes_and_owners_are_no_wider_than_needed() {
         return;
     }
     for (option, mode) in [("--socketmode=0660", 0o660), ("--quiet", 0o666)] {
-        let folder = make_folder();
+        let folder = test_dir();
         let socket = folder.path().join("socket");
         let pidfile = folder.path().join("pid");
-        let daemon = Daemon::start(
+        let server = Server::start(
             folder.path(),
             &[
                 &format!("--unix={}", socket.display()),
                 &format!("--pidfile={}", pidfile.display()),
+                "--group=nogroup",
                 option,
             ],
         );
-        daemon
-            .connect()
-            .ask(&request("192.0.2.1", "a@s.example", "u@example.org", &[]));
+        server.connect().ask(&[]);
         let metadata = fs::metadata(&socket).unwrap();
         assert!(metadata.file_type().is_socket());
         assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (mode, NOBODY));
         let metadata = fs::metadata(&pidfile).unwrap();
         assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (0o644, NOBODY));
-        for entry in fs::read_dir(&daemon.dbdir).unwrap() {
+        for entry in fs::read_dir(&server.dbdir).unwrap() {
             let path = entry.unwrap().path();
             let metadata = fs::metadata(&path).unwrap();
             let seen = (metadata.mode() & 0o7777, metadata.uid());
             assert_eq!(seen, (0o600, NOBODY), "{}", path.display());
         }
-        for pid in daemon.children().into_iter().chain([daemon.pid()]) {
+        for pid in server.children().into_iter().chain([server.pid()]) {
             assert_eq!(status(pid)["Umask"], "0077");
         }
     }
 }
 
 /// The fields of `/proc/PID/status`.
-fn status(pid: i32) -> BTreeMap<String, String> {
+fn status(pid: Pid) -> BTreeMap<String, String> {
     fs::read_to_string(format!("/proc/{pid}/status"))
         .unwrap()
         .lines()
@@ -76,15 +75,12 @@ fn no_process_can_become_root_again() {
     if needs_root() {
         return;
     }
-    let folder = make_folder();
-    let daemon = Daemon::start(
-        folder.path(),
-        &[&format!("--unix={}", folder.path().join("s").display())],
-    );
-    for pid in daemon
+    let folder = test_dir();
+    let server = Server::start(folder.path(), &["--group=nogroup"]);
+    for pid in server
         .wait_for_children(3)
         .into_iter()
-        .chain([daemon.pid()])
+        .chain([server.pid()])
     {
         let status = status(pid);
         let ids = |name: &str| -> Vec<u32> {
@@ -112,7 +108,7 @@ fn no_process_can_become_root_again() {
 }
 
 /// What the descriptors of a process are.
-fn descriptors(pid: i32) -> Vec<String> {
+fn descriptors(pid: Pid) -> Vec<String> {
     fs::read_dir(format!("/proc/{pid}/fd"))
         .unwrap()
         .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
@@ -122,9 +118,9 @@ fn descriptors(pid: i32) -> Vec<String> {
 
 #[test]
 fn children_hold_the_descriptors_they_need_and_no_more() {
-    let folder = make_folder();
+    let folder = test_dir();
     let socket = folder.path().join("socket");
-    let daemon = Daemon::start(
+    let server = Server::start(
         folder.path(),
         &[
             &format!("--unix={}", socket.display()),
@@ -132,22 +128,22 @@ fn children_hold_the_descriptors_they_need_and_no_more() {
             "--workers=3",
         ],
     );
-    let mut client = daemon.connect();
-    client.ask(&request("192.0.2.1", "a@s.example", "u@example.org", &[]));
+    let mut client = server.connect();
+    client.ask(&[]);
     drop(client);
-    let before = daemon.wait_for_children(4);
+    let before = server.wait_for_children(4);
     let table = fs::read_to_string("/proc/net/unix").unwrap();
     let line = table
         .lines()
         .find(|line| line.ends_with(socket.to_str().unwrap()))
         .unwrap();
     let listener = format!("socket:[{}]", line.split_whitespace().nth(6).unwrap());
-    let listening = |pid: i32| descriptors(pid).contains(&listener);
+    let listening = |pid: Pid| descriptors(pid).contains(&listener);
     let workers = before.iter().filter(|&&pid| listening(pid)).count();
     assert_eq!(workers, 3, "workers listen, the writer does not");
     let allowed = ["/dev/null", "data.mdb", "lock.mdb", "postgrey.lock", "log"];
     // What this process left open is none of the server's doing.
-    let own = descriptors(std::process::id() as i32);
+    let own = descriptors(Pid::this());
     for &pid in &before {
         for target in descriptors(pid) {
             let is_known = target.starts_with("socket:")
@@ -158,7 +154,7 @@ fn children_hold_the_descriptors_they_need_and_no_more() {
     }
     // Each replacement holds as much as the one before it: nothing of its
     // predecessors or sisters lives on.
-    let sorted = |pids: &[i32]| {
+    let sorted = |pids: &[Pid]| {
         let mut all: Vec<_> = pids
             .iter()
             .map(|&pid| (!listening(pid), descriptors(pid).len()))
@@ -169,18 +165,13 @@ fn children_hold_the_descriptors_they_need_and_no_more() {
     std::thread::sleep(std::time::Duration::from_millis(200));
     let at_first = sorted(&before);
     for round in 0..3 {
-        for pid in daemon.wait_for_children(4) {
-            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-            daemon.wait_for_log(&format!("{pid}"), 1);
+        for pid in server.wait_for_children(4) {
+            kill(pid, Signal::SIGKILL).unwrap();
+            server.wait_for_log(&format!("{pid}"), 1);
         }
-        let now = daemon.wait_for_children(4);
-        let mut client = daemon.connect();
-        client.ask(&request(
-            "192.0.2.1",
-            &format!("r{round}@s"),
-            "u@e.org",
-            &[],
-        ));
+        let now = server.wait_for_children(4);
+        let mut client = server.connect();
+        client.ask(&[("sender", &format!("r{round}@s"))]);
         drop(client);
         std::thread::sleep(std::time::Duration::from_millis(300));
         assert_eq!(sorted(&now), at_first, "round {round}");
@@ -189,32 +180,21 @@ fn children_hold_the_descriptors_they_need_and_no_more() {
 
 #[test]
 fn nothing_of_the_starter_s_environment_is_kept_but_the_time_zone() {
-    let folder = make_folder();
-    let Some(library) = daemon::build_library("tests/security/environ.c", folder.path()) else {
+    let folder = test_dir();
+    let Some(mut command) = server::preloaded("tests/security/environ.c", folder.path()) else {
         return;
     };
     let seen = folder.path().join("environ");
     fs::write(&seen, "nothing yet").unwrap();
     fs::set_permissions(&seen, fs::Permissions::from_mode(0o666)).unwrap();
-    let daemon = Daemon::start_with(
-        folder.path(),
-        &[
-            &format!("--unix={}", folder.path().join("s").display()),
-            "--quiet",
-        ],
-        &[
-            ("LD_PRELOAD", library.to_str().unwrap()),
-            ("POSTGREY_ENVIRON", seen.to_str().unwrap()),
-            ("AWS_SECRET", "of the administrator"),
-            ("LC_ALL", "de_DE.UTF-8"),
-            ("TZ", "ABC-5"),
-        ],
-    );
-    let mut client = daemon.connect();
-    let mut ask_at = |time| {
-        let time = [("policy_test_time", time)];
-        client.ask(&request("192.0.2.1", "a@s.example", "u@example.org", &time))
-    };
+    command
+        .env("POSTGREY_ENVIRON", &seen)
+        .env("AWS_SECRET", "of the administrator")
+        .env("LC_ALL", "de_DE.UTF-8")
+        .env("TZ", "ABC-5");
+    let server = Server::start_by(command, folder.path(), &["--quiet"]);
+    let mut client = server.connect();
+    let mut ask_at = |time| client.ask(&[("policy_test_time", time)]);
     assert!(ask_at("1700000000").starts_with("DEFER_IF_PERMIT"));
     assert_eq!(fs::read_to_string(&seen).unwrap(), "TZ=ABC-5\n");
     // The date is local still, and in English as mail has it.
@@ -226,52 +206,34 @@ fn nothing_of_the_starter_s_environment_is_kept_but_the_time_zone() {
 
 #[test]
 fn what_a_sender_writes_stays_in_its_line_of_the_log() {
-    let folder = make_folder();
-    let Some(library) = daemon::build_library("tests/security/syslog.c", folder.path()) else {
+    let folder = test_dir();
+    let Some(mut command) = server::preloaded("tests/security/syslog.c", folder.path()) else {
         return;
     };
     let log = folder.path().join("syslog");
     fs::write(&log, "").unwrap();
     fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).unwrap();
-    let dbdir = folder.path().join("db");
-    make_dbdir(&dbdir);
     let port = free_port();
     let pidfile = folder.path().join("pid");
-    let mut command = Command::new(PROGRAM);
     command
         .arg("-d")
-        .arg(format!("--dbdir={}", dbdir.display()))
+        .args(common_options(folder.path()))
         .arg(format!("--pidfile={}", pidfile.display()))
         .arg(format!("--inet=127.0.0.1:{port}"))
-        .args([
-            "--whitelist-clients=/none.local",
-            "--whitelist-recipients=/none.local",
-        ])
-        .env("LD_PRELOAD", &library)
-        .env("POSTGREY_SYSLOG", &log);
-    if is_root() {
-        command.args(["--user=nobody", "--group=nogroup"]);
-    }
-    command
+        .env("POSTGREY_SYSLOG", &log)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     assert!(command.status().unwrap().success());
-    let pid: i32 = fs::read_to_string(&pidfile)
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
-    let mut client = daemon::PolicyClient::inet(port);
+    let pid = fs::read_to_string(&pidfile).unwrap();
+    let pid = Pid::from_raw(pid.trim().parse().unwrap());
+    let mut client = Client::inet(port).unwrap();
     let hostile = "\x1b[2J\raction=pass %s%n%999999d \u{85}\u{9b}31m@s.example";
-    client.ask(&request("192.0.2.1", hostile, "u@example.org", &[]));
-    client.send(b"gar\x1bbage\nrequest=\x07\n\n").unwrap();
-    client.ask(&request("192.0.2.1", "b@s.example", "u@example.org", &[]));
-    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
-    let start = std::time::Instant::now();
-    while daemon::is_alive(pid) && start.elapsed() < daemon::PATIENCE {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    client.ask(&[("sender", hostile)]);
+    client.send(b"gar\x1bbage\nrequest=\x07\n\n");
+    client.ask(&[("sender", "b@s.example")]);
+    kill(pid, Signal::SIGTERM).unwrap();
+    wait_until("the end of the server", || !server::is_alive(pid));
     let text = fs::read(&log).unwrap();
     for line in text.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
         let line = String::from_utf8_lossy(line);
@@ -293,16 +255,13 @@ fn what_a_sender_writes_stays_in_its_line_of_the_log() {
 }
 
 fn start_in(folder: &Path, extra: &[String]) -> Output {
-    let mut command = Command::new(PROGRAM);
-    command
-        .arg(format!("--dbdir={}", folder.join("db").display()))
+    Command::new(PROGRAM)
+        .args(common_options(folder))
         .arg(format!("--unix={}", folder.join("socket").display()))
-        .args(["--quiet"])
-        .args(extra);
-    if is_root() {
-        command.args(["--user=nobody", "--group=nogroup"]);
-    }
-    command.output().unwrap()
+        .arg("--quiet")
+        .args(extra)
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -314,8 +273,7 @@ fn links_in_the_way_are_refused_and_their_targets_untouched() {
     ];
     for (kind, link) in links {
         for place in ["db/postgrey.lock", "pid"] {
-            let folder = make_folder();
-            make_dbdir(&folder.path().join("db"));
+            let folder = test_dir();
             let target = folder.path().join("precious");
             fs::write(&target, "precious\n").unwrap();
             fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
@@ -341,8 +299,7 @@ fn only_a_socket_is_ever_replaced_by_the_socket() {
         |path: &Path| symlink("/etc/hostname", path).unwrap(),
         |path: &Path| fs::create_dir(path).unwrap(),
     ] {
-        let folder = make_folder();
-        make_dbdir(&folder.path().join("db"));
+        let folder = test_dir();
         let path = folder.path().join("socket");
         make(&path);
         let before = fs::symlink_metadata(&path).unwrap();
