@@ -305,15 +305,19 @@ fn text_of(file: &Path) -> String {
     String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
 }
 
-/// The records of a database in a directory.
-pub fn records(dbdir: &Path, database: Database) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let options = LmdbOptions {
+/// A store in a directory, beside that of a server.
+pub fn open_store(dbdir: &Path) -> LmdbStore {
+    LmdbStore::new(LmdbOptions {
         dir: dbdir.to_owned(),
         map_size: 1 << 30,
         sync: true,
-    };
+    })
+}
+
+/// The records of a database in a directory.
+pub fn records(dbdir: &Path, database: Database) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut records = BTreeMap::new();
-    LmdbStore::new(options)
+    open_store(dbdir)
         .scan(database, None, &mut |entry| {
             records.insert(entry.key.to_vec(), entry.value.to_vec());
             ControlFlow::Continue(())
