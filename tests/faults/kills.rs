@@ -28,6 +28,15 @@ struct Traffic {
 
 #[test]
 fn what_was_answered_survives_the_death_of_any_child() {
+    kill_children_under_load("--sync=commit");
+}
+
+#[test]
+fn without_flushes_it_survives_as_well() {
+    kill_children_under_load("--sync=none");
+}
+
+fn kill_children_under_load(sync: &str) {
     let kills = number_from("POSTGREY_KILLS", 50);
     let folder = test_dir();
     let port = free_port();
@@ -36,6 +45,7 @@ fn what_was_answered_survives_the_death_of_any_child() {
         &[
             &format!("--inet=127.0.0.1:{port}"),
             "--quiet",
+            sync,
             &format!("--workers={WORKERS}"),
         ],
     );
@@ -79,7 +89,7 @@ fn what_was_answered_survives_the_death_of_any_child() {
         })
         .collect();
     println!(
-        "check: {kills} kills (POSTGREY_SEED={seed}): {} answered, {} lost, {} passed without \
+        "check: {kills} kills, {sync} (POSTGREY_SEED={seed}): {} answered, {} lost, {} passed without \
          the store, {} connections broken, longest answer {:.0?}, postgreyctl verify: {}",
         answered.len(),
         lost.len(),

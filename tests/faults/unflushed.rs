@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
 
+use nix::sys::signal::{Signal, kill};
 use postgrey::policy::apply::Records;
 use postgrey::policy::record::Database;
 use postgrey::store::copies::look_through;
@@ -13,7 +16,7 @@ use postgrey::store::{Store, StoreError};
 use regex::Regex;
 
 use crate::random::{Random, number_from};
-use crate::server::{Server, give_to_server, open_store, records, test_dir};
+use crate::server::{Server, give_to_server, open_store, records, spawn, test_dir, wait_until};
 
 const PAGE: usize = 4096;
 /// Records that were there when the copy was made: enough for branch pages.
@@ -187,4 +190,137 @@ fn a_crash_of_the_machine_leaves_the_database_or_its_copy() {
             .sum::<usize>()
     });
     println!("check: {number} crashes without flushes: {damaged} databases were damaged");
+}
+
+fn copy_is_there(server: &Server) {
+    wait_until("a copy", || server.dbdir.join("data.mdb.copy").exists());
+}
+
+#[test]
+fn whoever_kills_every_process_loses_nothing() {
+    let folder = test_dir();
+    let mut server = start(folder.path());
+    ask_for(&server, 0..40);
+    copy_is_there(&server);
+    for pid in server.children() {
+        kill(pid, Signal::SIGKILL).unwrap();
+    }
+    server.kill_master();
+    server.start_again();
+    ask_for(&server, 40..42);
+    assert!(server.stop().success());
+    assert_eq!(server.records(Database::Greylist).len(), 42);
+    server.wait_for_log(
+        "the server had not ended in order: 40 records verified\n",
+        1,
+    );
+    // Afterwards there is nothing to verify.
+    server.start_again();
+    assert!(server.stop().success());
+    assert_eq!(server.log_text().matches("verified").count(), 1);
+}
+
+#[test]
+fn a_copy_is_made_at_once_and_when_the_last_is_an_hour_old() {
+    let folder = test_dir();
+    let mut server = start(folder.path());
+    copy_is_there(&server);
+    ask_for(&server, 0..2);
+    assert!(server.stop().success());
+    let copy = server.dbdir.join("data.mdb.copy");
+    let modified = || fs::metadata(&copy).unwrap().modified().unwrap();
+    let age = |seconds| {
+        let then = SystemTime::now() - Duration::from_secs(seconds);
+        let file = fs::File::options().write(true).open(&copy).unwrap();
+        file.set_modified(then).unwrap();
+        modified()
+    };
+    let young = age(3000);
+    server.start_again();
+    ask_for(&server, 2..4);
+    assert!(server.stop().success());
+    assert_eq!(modified(), young);
+    let old = age(3700);
+    server.start_again();
+    wait_until("a new copy", || modified() != old);
+    assert!(server.stop().success());
+    let place = folder.path().join("copy");
+    fs::create_dir(&place).unwrap();
+    fs::copy(&copy, place.join("data.mdb")).unwrap();
+    assert_eq!(records(&place, Database::Greylist).len(), 4);
+}
+
+#[test]
+fn a_copy_that_is_damaged_too_is_not_used() {
+    for garbage in [&b""[..], &[0; 2 * PAGE], &[0xa5; 9 * PAGE]] {
+        let folder = test_dir();
+        let db = folder.path().join("db");
+        for name in ["data.mdb", "data.mdb.copy", "data.mdb.unflushed"] {
+            fs::write(db.join(name), garbage).unwrap();
+            give_to_server(&db.join(name));
+        }
+        let mut server = start(folder.path());
+        ask_for(&server, 0..2);
+        assert!(server.stop().success());
+        assert_eq!(server.records(Database::Greylist).len(), 2);
+        let log = server.log_text();
+        if !garbage.is_empty() {
+            assert!(log.contains("): an empty one takes its place\n"), "{log}");
+            for kept in ["data.mdb.damaged", "data.mdb.copy.damaged"] {
+                assert_eq!(fs::read(db.join(kept)).unwrap(), garbage, "{kept}: {log}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_spawned_session_verifies_and_leaves_the_mark_of_a_server() {
+    let folder = test_dir();
+    let mut server = start(folder.path());
+    let mark = server.dbdir.join("data.mdb.unflushed");
+    let ask = || {
+        let mut spawned = spawn(folder.path(), &["--sync=none"]);
+        let answer = spawned.client.ask(&[]);
+        drop(spawned.client);
+        assert!(spawned.child.wait().unwrap().success());
+        answer
+    };
+    assert!(ask().starts_with("DEFER_IF_PERMIT"));
+    assert!(mark.exists());
+    assert!(server.stop().success());
+    fs::write(&mark, "").unwrap();
+    give_to_server(&mark);
+    assert!(ask().starts_with("DEFER_IF_PERMIT"));
+    assert!(!mark.exists());
+    assert_eq!(server.records(Database::Greylist).len(), 1);
+}
+
+#[test]
+fn nothing_is_written_to_a_database_that_was_not_verified() {
+    let folder = test_dir();
+    let mut server = start(folder.path());
+    ask_for(&server, 0..2);
+    assert!(server.stop().success());
+    fs::write(server.dbdir.join("data.mdb.unflushed"), "").unwrap();
+    let dbdir = server.dbdir.clone();
+    let compact = || {
+        Command::new(env!("CARGO_BIN_EXE_postgreyctl"))
+            .arg(format!("--dbdir={}", dbdir.display()))
+            .args(["compact"])
+            .output()
+            .unwrap()
+    };
+    let refused = compact();
+    let stderr = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(
+        stderr,
+        format!(
+            "ERROR: {}: the server has not ended in order: start it first, it verifies the database\n",
+            dbdir.display()
+        )
+    );
+    assert_eq!(refused.status.code(), Some(2));
+    server.start_again();
+    assert!(server.stop().success());
+    assert!(compact().status.success());
 }
