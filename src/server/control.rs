@@ -3,6 +3,10 @@
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// The same request by signal to many processes is acted on once.
+const COALESCING: Duration = Duration::from_millis(200);
 
 /// A message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,4 +46,54 @@ impl Message {
 /// Sends a message.
 pub fn send(mut socket: &UnixStream, message: Message) -> io::Result<()> {
     socket.write_all(&[message.octet()])
+}
+
+/// A request that may come from several processes at once.
+#[derive(Debug, Default)]
+pub struct Coalesced {
+    last: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Coalesced {
+    /// Notes a request.
+    pub fn request(&mut self, now: Instant) {
+        let after = self.last.map_or(now, |last| last + COALESCING);
+        self.due.get_or_insert(after);
+    }
+
+    /// When it is to be done; `None`: there is no request.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// True if it is to be done now: then it is taken for done.
+    pub fn take_due(&mut self, now: Instant) -> bool {
+        let is_due = self.due.is_some_and(|due| due <= now);
+        if is_due {
+            (self.due, self.last) = (None, Some(now));
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_that_come_together_are_done_once() {
+        let start = Instant::now();
+        let mut requests = Coalesced::default();
+        assert!(!requests.take_due(start));
+        requests.request(start);
+        requests.request(start);
+        assert!(requests.take_due(start));
+        // One that was meant for the first may come late.
+        requests.request(start + COALESCING / 2);
+        assert!(!requests.take_due(start + COALESCING / 2));
+        assert_eq!(requests.due(), Some(start + COALESCING));
+        assert!(requests.take_due(start + COALESCING));
+        assert_eq!(requests.due(), None);
+    }
 }

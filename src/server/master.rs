@@ -1,7 +1,7 @@
 //! The master: starts the children, keeps their number, passes signals on.
 
 use std::io::{self, Read, Write};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::children::{Child, Links, Role};
 use super::commit::{Committer, WriterLink};
-use super::control::{self, Message};
+use super::control::{self, Coalesced, Message};
 use super::counters::Counter;
 use super::datagram::Inbox;
 use super::engine::Engine;
@@ -41,90 +42,10 @@ pub const SIGNALS: [Signal; 5] = [
 ];
 /// How long children may take to end before they are killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// A child that lives shorter than this had trouble of its own.
-const QUICK_DEATH: Duration = Duration::from_secs(1);
-/// The longest wait before a child is replaced.
-const MOST_BACKOFF: Duration = Duration::from_secs(60);
+/// How long after a fork that failed the next is tried.
+const FORK_PAUSE: Duration = Duration::from_secs(1);
 /// How often the statistics file is written.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(60);
-/// The same request by signal to many processes is acted on once.
-const COALESCING: Duration = Duration::from_millis(200);
-
-/// What a child does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Worker(usize),
-    Writer,
-}
-
-impl std::fmt::Display for Role {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Role::Worker(place) => write!(f, "worker {place}"),
-            Role::Writer => f.write_str("writer"),
-        }
-    }
-}
-
-/// A child, or the place for one.
-struct Child {
-    role: Role,
-    /// The process and our end of its socket; `None` while it is missing.
-    process: Option<(Pid, UnixStream)>,
-    started: Instant,
-    is_ready: bool,
-    /// When it is started again.
-    due: Option<Instant>,
-    backoff: Duration,
-}
-
-/// The sockets between workers and writer. The master keeps all ends, so what
-/// is queued outlives a process that dies.
-struct Links {
-    to_writer: (UnixDatagram, UnixDatagram),
-    answers: Vec<(UnixDatagram, UnixDatagram)>,
-}
-
-impl Links {
-    fn new(workers: usize) -> io::Result<Self> {
-        let pair = || -> io::Result<_> {
-            let (send, receive) = UnixDatagram::pair()?;
-            for end in [&send, &receive] {
-                end.set_nonblocking(true)?;
-            }
-            Ok((send, receive))
-        };
-        Ok(Links {
-            to_writer: pair()?,
-            answers: (0..workers).map(|_| pair()).collect::<io::Result<_>>()?,
-        })
-    }
-}
-
-/// A request that may come from several processes at once.
-#[derive(Default)]
-struct Coalesced {
-    last: Option<Instant>,
-    due: Option<Instant>,
-}
-
-impl Coalesced {
-    fn request(&mut self) {
-        let after = self
-            .last
-            .map_or_else(Instant::now, |last| last + COALESCING);
-        self.due.get_or_insert(after);
-    }
-
-    /// True if it is to be done now.
-    fn take_due(&mut self) -> bool {
-        let is_due = self.due.is_some_and(|due| due <= Instant::now());
-        if is_due {
-            (self.due, self.last) = (None, Some(Instant::now()));
-        }
-        is_due
-    }
-}
 
 /// The copies of a database that is not flushed (see `recovery`).
 enum Copying {
@@ -172,16 +93,7 @@ impl Master {
         watched.push(Signal::SIGCHLD);
         let roles = std::iter::once(Role::Writer).chain((0..settings.workers).map(Role::Worker));
         let now = Instant::now();
-        let children = roles
-            .map(|role| Child {
-                role,
-                process: None,
-                started: now,
-                is_ready: false,
-                due: Some(now),
-                backoff: Duration::ZERO,
-            })
-            .collect();
+        let children = roles.map(|role| Child::new(role, now)).collect();
         Ok(Master {
             pid_file: PidFile::default(),
             settings: settings.clone(),
@@ -259,7 +171,7 @@ impl Master {
             Copying::Due(due) if stopping.is_none() => Some(due),
             _ => None,
         };
-        let requests = [self.reload.due, self.statistics.due];
+        let requests = [self.reload.due(), self.statistics.due()];
         dues.chain(
             requests
                 .into_iter()
@@ -300,8 +212,7 @@ impl Master {
                 drop(blocked);
                 ours.set_nonblocking(true)?;
                 let child = &mut self.children[index];
-                child.process = Some((pid, ours));
-                (child.started, child.is_ready, child.due) = (Instant::now(), false, None);
+                child.begin(pid, ours, Instant::now());
                 if child.role == Role::Writer {
                     self.tell_workers(Message::WriterReplaced);
                 }
@@ -310,7 +221,7 @@ impl Master {
             Err(error) => {
                 drop(blocked);
                 self.log.complain(&format!("cannot fork: {error}"));
-                self.children[index].due = Some(Instant::now() + QUICK_DEATH);
+                self.children[index].due = Some(Instant::now() + FORK_PAUSE);
                 Ok(())
             }
         }
@@ -498,8 +409,8 @@ impl Master {
         {
             match message {
                 Message::Ready => self.children[index].is_ready = true,
-                Message::Reload => self.reload.request(),
-                Message::Statistics => self.statistics.request(),
+                Message::Reload => self.reload.request(Instant::now()),
+                Message::Statistics => self.statistics.request(Instant::now()),
                 Message::WriterReplaced | Message::End => {}
             }
         }
@@ -510,8 +421,8 @@ impl Master {
         for signal in &came {
             match signal {
                 Signal::SIGCHLD => {}
-                Signal::SIGHUP => self.reload.request(),
-                Signal::SIGUSR1 => self.statistics.request(),
+                Signal::SIGHUP => self.reload.request(Instant::now()),
+                Signal::SIGUSR1 => self.statistics.request(Instant::now()),
                 _ => self.stop(),
             }
         }
@@ -523,7 +434,7 @@ impl Master {
     }
 
     fn act_on_requests(&mut self) {
-        if self.reload.take_due() {
+        if self.reload.take_due(Instant::now()) {
             self.log
                 .write(Level::Warning, b"HUP received: reloading whitelists...");
             let loaded = whitelists::load(&self.settings);
@@ -533,7 +444,7 @@ impl Master {
             }
             self.tell_workers(Message::Reload);
         }
-        if self.statistics.take_due() {
+        if self.statistics.take_due(Instant::now()) {
             self.log
                 .write(Level::Warning, self.shared.counters.line().as_bytes());
         }
@@ -569,25 +480,16 @@ impl Master {
         let Some(child) = self.children.iter_mut().find(is_it) else {
             return;
         };
-        let was_ready = child.is_ready;
-        (child.process, child.is_ready) = (None, false);
-        if let Role::Worker(place) = child.role {
+        child.end(death, Instant::now());
+        let role = child.role;
+        if let Role::Worker(place) = role {
             self.shared.counters.set_connections(place, None);
         }
         if self.stopping.is_some() {
-            self.is_flushed |= child.role == Role::Writer && death.was_orderly;
+            child.due = None;
+            self.is_flushed |= role == Role::Writer && death.was_orderly;
             return;
         }
-        // Who was killed, or asked to end, is replaced at once. Who had
-        // trouble of its own soon after its start waits longer each time.
-        let was_quick = child.started.elapsed() < QUICK_DEATH;
-        let is_own_fault = !death.was_killed && !death.was_orderly;
-        child.backoff = match was_quick && (is_own_fault || !was_ready) {
-            true => (child.backoff * 2).clamp(QUICK_DEATH, MOST_BACKOFF),
-            false => Duration::ZERO,
-        };
-        child.due = Some(Instant::now() + child.backoff);
-        let role = child.role;
         self.shared.counters.add(Counter::ChildrenDied, 1);
         let line = format!(
             "{role} (pid {}) ended with {}: starting another",

@@ -4,6 +4,7 @@
 //! whitelists, children. What needs root comes first; what can fail comes
 //! before anybody is told that the server runs.
 
+pub mod children;
 pub mod commit;
 pub mod control;
 pub mod counters;
