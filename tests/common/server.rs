@@ -331,7 +331,10 @@ pub fn records(dbdir: &Path, database: Database) -> BTreeMap<Vec<u8>, Vec<u8>> {
 pub fn program_for_all(dir: &Path) -> PathBuf {
     let copy = dir.join("run/postgrey");
     if !copy.exists() {
-        fs::copy(PROGRAM, &copy).unwrap();
+        // Not by this process: a child that another thread forks meanwhile
+        // would have the copy open for writing, and nobody could run it.
+        let cp = Command::new("cp").arg(PROGRAM).arg(&copy).status();
+        assert!(cp.unwrap().success());
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
     }
     copy
