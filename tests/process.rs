@@ -293,8 +293,7 @@ fn children_that_die_are_replaced() {
     let dir = test_dir();
     let server = Server::start(dir.path(), &["--workers=2"]);
     for round in 1..=10 {
-        let before = server.children();
-        assert_eq!(before.len(), 3);
+        let before = server.wait_for_children(3);
         let victim = before[round % 3];
         kill(victim, Signal::SIGKILL).unwrap();
         wait_until("a new child", || {
