@@ -6,10 +6,11 @@
 #   check.sh              with what is on this machine ("make check")
 #   check.sh --install    on Debian, as root: install what the tests can use
 #                         first ("make check-all")
-#   check.sh --long       the same for longer, and the package of Debian ("make
-#                         check-long"): POSTGREY_SOAK_MINUTES (20), POSTGREY_KILLS
-#                         (500), POSTGREY_POWER_CUTS (500), POSTGREY_FUZZ_SECONDS
-#                         (60), POSTGREY_DIFFERENTIAL requests (200000)
+#   check.sh --long       the same for longer, fuzzing guided by coverage, and the
+#                         package of Debian ("make check-long"):
+#                         POSTGREY_SOAK_MINUTES (20), POSTGREY_KILLS (500),
+#                         POSTGREY_POWER_CUTS (500), POSTGREY_FUZZ_SECONDS (60),
+#                         POSTGREY_DIFFERENTIAL requests (200000)
 #
 # A test that lacks something says so in a line that begins with "skipped", best
 # in the form "skipped: WHAT: no PROGRAM on this machine".
@@ -26,7 +27,6 @@ case $1 in
         export POSTGREY_SOAK_MINUTES="${POSTGREY_SOAK_MINUTES:-20}"
         export POSTGREY_KILLS="${POSTGREY_KILLS:-500}"
         export POSTGREY_POWER_CUTS="${POSTGREY_POWER_CUTS:-500}"
-        export POSTGREY_FUZZ_SECONDS="${POSTGREY_FUZZ_SECONDS:-60}"
         export POSTGREY_DIFFERENTIAL="${POSTGREY_DIFFERENTIAL:-200000}"
         ;;
 '') ;;
@@ -86,6 +86,7 @@ grep 'skipped[ :]' "$log" | grep -v 'on this machine' | sed 's/.*skipped/skipped
         sort -u | sed 's/^/check: /'
 result=$(cat "$status")
 if [ -n "$long" ]; then
+        sh tests/fuzz.sh || result=1
         if cargo deb --version >/dev/null 2>&1; then
                 sh deb/build.sh &&
                         bash tests/deb.sh "$target"/debian/postgrey_*.deb ||

@@ -1,17 +1,11 @@
-//! Hostile input: mutations of the committed corpus, for a second each, or for
-//! `POSTGREY_FUZZ_SECONDS`.
+//! Hostile input: what is committed in `tests/__fuzz__`, and some at random.
 //!
-//! An input that panics, hangs or breaks a promise is printed in hexadecimal;
-//! it belongs into `tests/corpus` then, where every run tries it again.
+//! Of each target there is a folder `corpus`, which reaches most of the code that
+//! coverage-guided runs (`tests/fuzz.sh`) have reached, and after a finding one
+//! named `crashes`: an input that panics, hangs or breaks a promise.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "common/random.rs"]
-mod random;
-
-use std::fs;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
@@ -26,124 +20,23 @@ use postgrey::policy::triplet::Keys;
 use postgrey::policy::whitelist::{ClientWhitelist, RecipientWhitelist};
 use postgrey::store::memory::MemoryStore;
 use postgrey::store::{Entry, Store};
-use random::{Random, number_from};
 
 /// No input may take longer, on the slowest machine.
 const MOST_TIME: Duration = Duration::from_secs(10);
-/// Octets of an input at most, so that many are tried.
-const MOST_OCTETS: usize = 4096;
 
-/// Pieces that mean something to some target.
-const TOKENS: [&[u8]; 32] = [
-    b"\n",
-    b"\r\n",
-    b"\n\n",
-    b"=",
-    b"==",
-    b"request=smtpd_access_policy",
-    b"client_address=",
-    b"sender=",
-    b"recipient=",
-    b"policy_test_time=",
-    b"\0",
-    b"\xff",
-    b"%s",
-    b"#",
-    b"/",
-    b"@",
-    b"+",
-    b"(?=a)",
-    b"(a*)*b",
-    b"\\1",
-    b"[",
-    b"{1000}",
-    b"(",
-    b")",
-    b"/0",
-    b"::",
-    b"192.0.2.",
-    b",",
-    b"1e999",
-    b"-",
-    b"nan",
-    b".local",
-];
-
-fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/corpus")
-        .join(target);
-    let mut paths: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    paths.sort();
-    paths.iter().map(|path| fs::read(path).unwrap()).collect()
-}
-
-fn mutate(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
-    let mut input = random.pick(corpus).clone();
-    for _ in 0..=random.below(8) {
-        let place = random.below(input.len() + 1);
-        let end = place + random.below((input.len() - place).min(64) + 1);
-        match random.below(7) {
-            0 => input.insert(place, random.next() as u8),
-            1 => drop(input.drain(place..end)),
-            2 => {
-                input = [
-                    &input[..place],
-                    TOKENS[random.below(TOKENS.len())],
-                    &input[place..],
-                ]
-                .concat()
-            }
-            3 => {
-                if let Some(octet) = input.get_mut(place) {
-                    *octet ^= 1 << random.below(8);
-                }
-            }
-            4 => {
-                let piece = input[place..end].repeat(1 + random.below(20));
-                input = [&input[..place], &piece, &input[place..]].concat();
-            }
-            5 => {
-                let other = random.pick(corpus);
-                let from = random.below(other.len() + 1);
-                input = [&input[..place], &other[from..]].concat();
-            }
-            _ => input[place..end].reverse(),
-        }
-    }
-    input.truncate(MOST_OCTETS);
-    input
-}
-
-/// Tries the corpus, then mutations of it until the time is over.
-fn fuzz(target: &str, try_input: fn(&[u8])) {
-    let corpus = corpus(target);
-    assert!(!corpus.is_empty());
-    let seed = Random::choose_seed();
-    let mut random = Random::new(seed);
-    let duration = Duration::from_secs(number_from("POSTGREY_FUZZ_SECONDS", 1));
-    let start = Instant::now();
-    let mut slowest = Duration::ZERO;
-    let mut count = 0;
-    let mut attempt = |input: &[u8]| {
-        let begin = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| try_input(input)));
-        let time = begin.elapsed();
-        slowest = slowest.max(time);
-        count += 1;
-        if result.is_err() || time > MOST_TIME {
-            let hex: String = input.iter().map(|octet| format!("{octet:02x}")).collect();
-            panic!("{target}: POSTGREY_SEED={seed}, {time:?}, input {hex}");
-        }
+/// As an ordinary test it counts inputs, not seconds: a slow machine has to come
+/// to the end of the corpus, too.
+macro_rules! fuzz {
+    ($try_input:ident) => {
+        bolero::check!()
+            .with_iterations(20_000)
+            .for_each(|input: &[u8]| {
+                let begin = Instant::now();
+                $try_input(input);
+                let time = begin.elapsed();
+                assert!(time < MOST_TIME, "{time:?}");
+            })
     };
-    corpus.iter().for_each(|input| attempt(input));
-    while start.elapsed() < duration {
-        attempt(&mutate(&mut random, &corpus));
-    }
-    println!("fuzz: {target}: {count} inputs, the slowest in {slowest:.1?}");
 }
 
 fn policy(compat: Compat) -> Policy {
@@ -306,20 +199,20 @@ fn try_import(input: &[u8]) {
 
 #[test]
 fn import_texts() {
-    fuzz("import", try_import);
+    fuzz!(try_import);
 }
 
 #[test]
 fn requests() {
-    fuzz("requests", try_requests);
+    fuzz!(try_requests);
 }
 
 #[test]
 fn whitelists() {
-    fuzz("whitelists", try_whitelists);
+    fuzz!(try_whitelists);
 }
 
 #[test]
 fn records() {
-    fuzz("records", try_records);
+    fuzz!(try_records);
 }

@@ -9,13 +9,14 @@ use regex::Regex;
 use super::{file, find_or_skip, run, text};
 
 /// All shell scripts that are installed or run by tests.
-const SCRIPTS: [&str; 6] = [
+const SCRIPTS: [&str; 7] = [
     "rc/postgrey",
     "rc/postgrey.default",
     "smf/svc-postgrey",
     "tests/install/stub-server",
     "tests/try.sh",
     "tests/check.sh",
+    "tests/fuzz.sh",
 ];
 
 /// The macros of man(7) that Solaris' man(1) knows as well.
