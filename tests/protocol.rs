@@ -8,6 +8,8 @@ mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,7 +17,9 @@ use std::time::{Duration, Instant};
 use dialogue::Dialogue;
 use nix::sys::signal::Signal;
 use postgrey::policy::record::Database;
-use server::{Client, Server, free_port, records, request, spawn, tell, test_dir, wait_until};
+use server::{
+    Client, PATIENCE, Server, free_port, records, request, spawn, tell, test_dir, wait_until,
+};
 
 /// How a dialogue is played to a server.
 #[derive(Clone, Copy)]
@@ -383,6 +387,32 @@ fn a_dry_run_decides_and_records_and_answers_dunno() {
     let found = server.records(Database::Greylist);
     let key = "192.0.2.0/alice@example.com/user@example.org";
     assert_eq!(found[key], "1700000000,1700000300,1,91");
+}
+
+/// More replies than the server keeps for a connection, whether the peer takes
+/// them at once or not.
+#[test]
+fn requests_that_come_in_thousands_are_all_answered() {
+    const REQUESTS: usize = 20_000;
+    let dir = test_dir();
+    let server = Server::start(dir.path(), &[]);
+    for pause in [0, 300] {
+        let mut stream = UnixStream::connect(&server.socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let mut output = stream.try_clone().unwrap();
+        let mut replies = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let requests = b"request=smtpd_access_policy\n\n".repeat(REQUESTS);
+                output.write_all(&requests).unwrap();
+                output.shutdown(Shutdown::Write).unwrap();
+            });
+            std::thread::sleep(Duration::from_millis(pause));
+            stream.read_to_end(&mut replies).unwrap();
+        });
+        assert_eq!(replies, b"action=DUNNO\n\n".repeat(REQUESTS));
+    }
 }
 
 #[test]

@@ -487,7 +487,7 @@ impl Worker {
         let Some(Some(session)) = self.sessions.get_mut(index) else {
             return;
         };
-        if session.can_advance() {
+        while session.can_advance() {
             let next = self.engine.advance(
                 self.committer.store(),
                 &mut session.reader,
@@ -502,7 +502,12 @@ impl Worker {
                     self.committer.push(owner, &self.command);
                 }
                 Advance::Close => session.is_closing = true,
-                Advance::NeedInput | Advance::NeedOutput => {}
+                Advance::NeedInput => break,
+                // The peer may take them at once, and nothing else would make
+                // this connection go on. If it is gone, `tidy` finds out, too.
+                Advance::NeedOutput => {
+                    let _ = session.flush();
+                }
             }
         }
         if !session.is_closing {
