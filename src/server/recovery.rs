@@ -26,7 +26,9 @@ use crate::sys::process::{self, Apart};
 
 /// How old a copy gets before the next is made.
 pub const COPY_INTERVAL: Duration = Duration::from_secs(3600);
-/// Seconds after which a database that is still not read is taken for damaged.
+/// How long another process may hold the claim to commit.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Seconds after which a database that is still not read is used as it is.
 const LONGEST_LOOK: u32 = 600;
 /// Where a damaged database stays for whoever wants to look at it.
 const DAMAGED: &str = "data.mdb.damaged";
@@ -64,7 +66,13 @@ pub fn recover(dbdir: &Path, lock: &LockFile, log: &Log) -> io::Result<()> {
     if !is_marked(dbdir) {
         return Ok(());
     }
-    lock.lock(Claim::Commit)?;
+    let start = Instant::now();
+    while !lock.try_lock(Claim::Commit)? {
+        if start.elapsed() > PATIENCE {
+            return Err(io::Error::other("another process keeps it locked"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
     // Another session of spawn(8) may have been quicker.
     let result = match is_marked(dbdir) {
         true => recover_alone(dbdir, log),
@@ -136,7 +144,7 @@ fn look_apart(dbdir: &Path) -> io::Result<Result<String, String>> {
             Some(why) => Err(io::Error::other(why)),
             None => Ok(Err(why)),
         },
-        Apart::Died(how) => Ok(Err(format!("reading it ended with {how}"))),
+        Apart::Crashed(how) => Ok(Err(format!("reading it ended with {how}"))),
     }
 }
 

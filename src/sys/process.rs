@@ -6,7 +6,9 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Group, Pid, Uid, User};
 
@@ -53,7 +55,7 @@ pub fn reap() -> Option<Death> {
             Ok(WaitStatus::Signaled(pid, signal, _)) => Some(Death {
                 pid,
                 how: format!("signal {signal}"),
-                was_killed: signal == nix::sys::signal::Signal::SIGKILL,
+                was_killed: signal == Signal::SIGKILL,
                 was_orderly: false,
             }),
             Err(nix::Error::EINTR) => continue,
@@ -62,17 +64,29 @@ pub fn reap() -> Option<Death> {
     }
 }
 
+/// The exit status of a panic, as that of the whole program.
+const PANIC_STATUS: i32 = 101;
+/// The signals by which a program ends itself.
+const CRASHES: [Signal; 5] = [
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGABRT,
+    Signal::SIGILL,
+    Signal::SIGFPE,
+];
+
 /// How a process ended that was started by [`run_apart`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Apart {
     /// What it had to say.
     Said(Result<String, String>),
-    /// It was ended: `signal NAME`, or `status N` of a panic.
-    Died(String),
+    /// It crashed: `signal NAME`, or the `status N` of a panic.
+    Crashed(String),
 }
 
 /// Does something in a process of its own, which may crash without harm, and
-/// is ended by SIGALRM when it takes longer than these seconds.
+/// is ended by SIGALRM when it takes longer than these seconds. That, or that
+/// somebody else ended it, is an error.
 pub fn run_apart(seconds: u32, work: impl FnOnce() -> Result<String, String>) -> io::Result<Apart> {
     let (mut ours, mut theirs) = UnixStream::pair()?;
     match fork()? {
@@ -81,12 +95,16 @@ pub fn run_apart(seconds: u32, work: impl FnOnce() -> Result<String, String>) ->
             nix::unistd::alarm::set(seconds);
             // A library may print why it aborts; how it ended says enough.
             let quiet = close_stdio(false).map_err(|error| error.to_string());
-            let (status, text) = match quiet.and_then(|()| work()) {
-                Ok(text) => (0, text),
-                Err(text) => (1, text),
+            // The caller's code is the parent's: a panic does not go on there.
+            let done = catch_unwind(AssertUnwindSafe(|| quiet.and_then(|()| work())));
+            let (status, text) = match done {
+                Ok(Ok(text)) => (0, text),
+                Ok(Err(text)) => (1, text),
+                Err(_) => (PANIC_STATUS, String::new()),
             };
-            let said = theirs.write_all(text.as_bytes());
-            std::process::exit(if said.is_ok() { status } else { 2 });
+            // If that fails the parent is gone.
+            let _ = theirs.write_all(text.as_bytes());
+            std::process::exit(status);
         }
         Side::Parent(pid) => {
             drop(theirs);
@@ -98,13 +116,18 @@ pub fn run_apart(seconds: u32, work: impl FnOnce() -> Result<String, String>) ->
                     status => break status?,
                 }
             };
-            Ok(match status {
-                WaitStatus::Exited(_, 0) => Apart::Said(Ok(text)),
-                WaitStatus::Exited(_, 1) => Apart::Said(Err(text)),
-                WaitStatus::Exited(_, status) => Apart::Died(format!("status {status}")),
-                WaitStatus::Signaled(_, signal, _) => Apart::Died(format!("signal {signal}")),
-                other => Apart::Died(format!("{other:?}")),
-            })
+            match status {
+                WaitStatus::Exited(_, 0) => Ok(Apart::Said(Ok(text))),
+                WaitStatus::Exited(_, 1) => Ok(Apart::Said(Err(text))),
+                WaitStatus::Exited(_, status) => Ok(Apart::Crashed(format!("status {status}"))),
+                WaitStatus::Signaled(_, signal, _) if CRASHES.contains(&signal) => {
+                    Ok(Apart::Crashed(format!("signal {signal}")))
+                }
+                WaitStatus::Signaled(_, signal, _) => {
+                    Err(io::Error::other(format!("ended with signal {signal}")))
+                }
+                other => Err(io::Error::other(format!("{other:?}"))),
+            }
         }
     }
 }

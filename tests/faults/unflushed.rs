@@ -9,14 +9,18 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use postgrey::policy::apply::Records;
 use postgrey::policy::record::Database;
 use postgrey::store::copies::look_through;
 use postgrey::store::{Store, StoreError};
+use postgrey::sys::process::{Apart, run_apart};
 use regex::Regex;
 
 use crate::random::{Random, number_from};
-use crate::server::{Server, give_to_server, open_store, records, spawn, test_dir, wait_until};
+use crate::server::{
+    PATIENCE, Server, give_to_server, open_store, records, spawn, test_dir, wait_until,
+};
 
 const PAGE: usize = 4096;
 /// Records that were there when the copy was made: enough for branch pages.
@@ -293,6 +297,40 @@ fn a_spawned_session_verifies_and_leaves_the_mark_of_a_server() {
     assert!(ask().starts_with("DEFER_IF_PERMIT"));
     assert!(!mark.exists());
     assert_eq!(server.records(Database::Greylist).len(), 1);
+}
+
+#[test]
+fn a_crash_apart_is_told_from_an_end_by_others() {
+    let ended = |work: fn()| {
+        run_apart(60, || {
+            work();
+            Ok("done".into())
+        })
+    };
+    let crashed = |how: &str| Apart::Crashed(how.into());
+    let said = ended(|| ()).unwrap();
+    assert_eq!(said, Apart::Said(Ok("done".into())));
+    let said = run_apart(60, || Err("why".into())).unwrap();
+    assert_eq!(said, Apart::Said(Err("why".into())));
+    assert_eq!(ended(|| panic!()).unwrap(), crashed("status 101"));
+    let aborted = ended(|| std::process::abort()).unwrap();
+    assert_eq!(aborted, crashed("signal SIGABRT"));
+    let by = |signal| kill(Pid::this(), signal).unwrap();
+    for (seconds, signal) in [
+        (60, Signal::SIGKILL),
+        (60, Signal::SIGTERM),
+        (1, Signal::SIGALRM),
+    ] {
+        let result = run_apart(seconds, || {
+            if seconds > 1 {
+                by(signal);
+            }
+            std::thread::sleep(PATIENCE);
+            Ok(String::new())
+        });
+        let error = result.unwrap_err().to_string();
+        assert_eq!(error, format!("ended with signal {signal}"));
+    }
 }
 
 #[test]
