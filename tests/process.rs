@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use postgrey::server::commit::WRITER_PATIENCE;
+use postgrey::sys::lock::{Claim, LockFile};
 use server::{
     Client, PATIENCE, PROGRAM, Server, children_of, common_options, free_port, is_alive, is_root,
     make_dbdir, nobody, program_for_all, request, skip, spawn, test_dir, wait_until,
@@ -305,6 +307,37 @@ fn children_that_die_are_replaced() {
     server.wait_for_log("ended with signal SIGKILL: starting another", 10);
 }
 
+/// The worker does not wait until its patience is over.
+#[test]
+fn what_a_dead_writer_took_along_is_sent_to_the_next_at_once() {
+    let dir = test_dir();
+    let server = Server::start(dir.path(), &["--workers=1"]);
+    let worker = server.wait_for_children(2)[1];
+    let writer = || {
+        let children = server.children();
+        children.into_iter().find(|&pid| pid != worker)
+    };
+    let mut client = server.connect();
+    let lock = LockFile::new(server.dbdir.join("postgrey.lock"), 0o600);
+    // On a busy machine one try may be late.
+    let is_at_once = (0..5).any(|number| {
+        wait_until("the lock", || lock.try_lock(Claim::Commit).unwrap());
+        let victim = writer().unwrap();
+        let start = Instant::now();
+        client.send(&request(&[("sender", &format!("s{number}x@s.example"))]));
+        // The writer waits for the lock with the command in its hands.
+        std::thread::sleep(Duration::from_millis(100));
+        kill(victim, Signal::SIGKILL).unwrap();
+        wait_until("another writer", || {
+            writer().is_some_and(|pid| pid != victim)
+        });
+        lock.unlock(Claim::Commit).unwrap();
+        assert!(client.reply().unwrap().starts_with("DEFER_IF_PERMIT"));
+        start.elapsed() < WRITER_PATIENCE
+    });
+    assert!(is_at_once, "{}", server.log_text());
+}
+
 #[test]
 fn a_silent_writer_costs_a_second_and_nothing_is_lost() {
     let dir = test_dir();
@@ -368,6 +401,40 @@ fn whitelists_are_reloaded_without_closing_a_connection() {
     );
     expect("192.0.2.8", "DUNNO");
     server.wait_for_log("HUP received: reloading whitelists...", 3);
+}
+
+#[test]
+fn a_worker_that_is_replaced_uses_the_lists_of_the_others() {
+    let dir = test_dir();
+    let list = dir.path().join("list");
+    fs::write(&list, "192.0.2.7\n").unwrap();
+    let option = format!("--whitelist-clients={}", list.display());
+    let server = Server::start(dir.path(), &["--workers=1", &option]);
+    for (text, word) in [
+        ("192.0.2.8\n", "HUP received: reloading whitelists..."),
+        (
+            "192.0.2.7\n/[/\n",
+            "whitelists not reloaded: the old ones stay in use",
+        ),
+    ] {
+        fs::write(&list, text).unwrap();
+        server.signal(Signal::SIGHUP);
+        server.wait_for_log(word, 1);
+        wait_until("the new list", || {
+            let mut client = server.connect();
+            client.ask(&[("client_address", "192.0.2.8")]) == "DUNNO"
+        });
+        let worker = server.wait_for_children(2)[1];
+        kill(worker, Signal::SIGKILL).unwrap();
+        wait_until("another worker", || {
+            let now = server.children();
+            now.len() == 2 && !now.contains(&worker)
+        });
+        let mut client = server.connect();
+        assert_eq!(client.ask(&[("client_address", "192.0.2.8")]), "DUNNO");
+        let asked = client.ask(&[("client_address", "192.0.2.7")]);
+        assert!(asked.starts_with("DEFER_IF_PERMIT"), "{asked}");
+    }
 }
 
 #[test]

@@ -563,3 +563,25 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     drop(file);
     std::fs::rename(&name, path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::Sync;
+
+    #[test]
+    fn commits_are_flushed_unless_a_server_is_told_not_to() {
+        for (spawn, sync, flushes) in [
+            (false, Sync::Commit, true),
+            (false, Sync::None, false),
+            (true, Sync::None, true),
+        ] {
+            let settings = Settings {
+                spawn,
+                sync,
+                ..Settings::default()
+            };
+            assert_eq!(lmdb_options(&settings).sync, flushes, "{settings:?}");
+        }
+    }
+}

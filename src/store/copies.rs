@@ -88,3 +88,75 @@ pub fn look_through(store: &mut LmdbStore) -> Result<u64, StoreError> {
     store.copy_to(&nowhere)?;
     Ok(counted.iter().sum())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::lmdb::LmdbOptions;
+    use super::*;
+
+    const PAGE: usize = 4096;
+
+    /// Where this stands, wherever it does.
+    fn places(data: &[u8], text: &[u8]) -> Vec<usize> {
+        let all = data.windows(text.len()).enumerate();
+        all.filter_map(|(place, window)| (window == text).then_some(place))
+            .collect()
+    }
+
+    fn add_one(data: &mut [u8], place: usize) {
+        let number = &mut data[place..place + size_of::<usize>()];
+        let one_more = usize::from_ne_bytes(number.try_into().unwrap()) + 1;
+        number.copy_from_slice(&one_more.to_ne_bytes());
+    }
+
+    /// What is said of a database after this was done to its file.
+    fn look_at(damage: impl FnOnce(&mut Vec<u8>)) -> Result<u64, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let options = LmdbOptions {
+            dir: folder.path().to_owned(),
+            map_size: 1 << 20,
+            sync: true,
+        };
+        let insert = LmdbStore::new(options).edit(&mut |records| {
+            [b"key-a", b"key-b", b"key-c"]
+                .iter()
+                .try_for_each(|key| records.put(Database::Clients, *key, b"1,2"))
+        });
+        insert.unwrap();
+        let file = folder.path().join("data.mdb");
+        let mut data = fs::read(&file).unwrap();
+        damage(&mut data);
+        fs::write(&file, data).unwrap();
+        look_through(&mut LmdbStore::new_reader(folder.path())).map_err(|error| error.reason)
+    }
+
+    #[test]
+    fn damage_that_lmdb_reads_over_is_found() {
+        assert_eq!(look_at(|_| {}), Ok(3));
+        let in_disorder = look_at(|data| {
+            for place in places(data, b"key-b") {
+                data[place + 4] = b'z';
+            }
+        });
+        assert_eq!(in_disorder, Err("the keys are not in order".into()));
+        let short = look_at(|data| {
+            let name = Database::Clients.name().as_bytes();
+            // Behind two flags and three counts of pages in an MDB_db.
+            for place in places(data, name) {
+                add_one(data, place + name.len() + 8 + 3 * size_of::<usize>());
+            }
+        });
+        assert_eq!(short, Err("records are missing".into()));
+        let leaky = look_at(|data| {
+            // The number of the last page, in both MDB_meta.
+            for meta in [0, PAGE] {
+                let header = 8 + size_of::<usize>();
+                let databases = 2 * (8 + 5 * size_of::<usize>());
+                let place = header + 8 + 2 * size_of::<usize>() + databases;
+                add_one(data, meta + place);
+            }
+            data.resize(data.len() + PAGE, 0);
+        });
+        assert!(leaky.is_err(), "{leaky:?}");
+    }
+}

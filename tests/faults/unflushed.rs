@@ -19,7 +19,8 @@ use regex::Regex;
 
 use crate::random::{Random, number_from};
 use crate::server::{
-    PATIENCE, Server, give_to_server, open_store, records, spawn, test_dir, wait_until,
+    PATIENCE, Server, common_options, give_to_server, open_store, records, spawn, test_dir,
+    wait_until,
 };
 
 const PAGE: usize = 4096;
@@ -331,6 +332,57 @@ fn a_crash_apart_is_told_from_an_end_by_others() {
         let error = result.unwrap_err().to_string();
         assert_eq!(error, format!("ended with signal {signal}"));
     }
+}
+
+#[test]
+fn a_database_that_could_not_be_verified_stays_marked() {
+    let folder = test_dir();
+    let Some(mut command) = crate::preloaded(folder.path()) else {
+        return;
+    };
+    let mut server = start(folder.path());
+    ask_for(&server, 0..2);
+    assert!(server.stop().success());
+    let mark = server.dbdir.join("data.mdb.unflushed");
+    fs::write(&mark, "").unwrap();
+    give_to_server(&mark);
+    let faults = folder.path().join("faults");
+    fs::write(&faults, format!("map {}\n", libc::ENOMEM)).unwrap();
+    let refused = command
+        .env("POSTGREY_FAULTS", &faults)
+        .args(common_options(folder.path()))
+        .arg(format!("--unix={}", server.socket.display()))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(refused.stderr).unwrap();
+    assert!(stderr.contains("cannot verify the database: "), "{stderr}");
+    assert_eq!(refused.status.code(), Some(2), "{stderr}");
+    assert!(mark.exists());
+    server.start_again();
+    assert!(server.stop().success());
+    server.wait_for_log(": 2 records verified\n", 1);
+}
+
+#[test]
+fn the_mark_stays_where_the_last_flush_failed() {
+    let folder = test_dir();
+    let Some(mut command) = crate::preloaded(folder.path()) else {
+        return;
+    };
+    let faults = folder.path().join("faults");
+    command.env("POSTGREY_FAULTS", &faults);
+    let mut server = Server::start_by(command, folder.path(), &["--quiet", "--sync=none"]);
+    ask_for(&server, 0..2);
+    copy_is_there(&server);
+    fs::write(&faults, format!("sync {}\n", libc::EIO)).unwrap();
+    server.stop();
+    let mark = server.dbdir.join("data.mdb.unflushed");
+    assert!(mark.exists(), "{}", server.log_text());
+    fs::remove_file(&faults).unwrap();
+    server.start_again();
+    assert!(server.stop().success());
+    assert!(!mark.exists());
+    server.wait_for_log(": 2 records verified\n", 1);
 }
 
 #[test]
