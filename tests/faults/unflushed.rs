@@ -207,6 +207,8 @@ fn whoever_kills_every_process_loses_nothing() {
     let mut server = start(folder.path());
     ask_for(&server, 0..40);
     copy_is_there(&server);
+    // It does not replace them.
+    server.signal(Signal::SIGSTOP);
     for pid in server.children() {
         kill(pid, Signal::SIGKILL).unwrap();
     }

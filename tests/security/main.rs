@@ -140,11 +140,14 @@ fn children_hold_the_descriptors_they_need_and_no_more() {
     drop(client);
     let before = server.wait_for_children(4);
     let table = fs::read_to_string("/proc/net/unix").unwrap();
-    let line = table
+    // Connections that were accepted have the path as well, but not this flag.
+    let words = table
         .lines()
-        .find(|line| line.ends_with(socket.to_str().unwrap()))
+        .filter(|line| line.ends_with(socket.to_str().unwrap()))
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| words[3] == "00010000")
         .unwrap();
-    let listener = format!("socket:[{}]", line.split_whitespace().nth(6).unwrap());
+    let listener = format!("socket:[{}]", words[6]);
     let listening = |pid: Pid| descriptors(pid).contains(&listener);
     let workers = before.iter().filter(|&&pid| listening(pid)).count();
     assert_eq!(workers, 3, "workers listen, the writer does not");
