@@ -169,7 +169,9 @@ mod tests {
         let rules = Rules::default();
         for (address, key, octet) in [
             ("192.0.2.91", "192.0.2.0", "91"),
+            ("192.0.3.200", "192.0.3.0", "200"),
             ("2001:DB8::1", "2001:db8:0:0:0:0:0:0", ""),
+            ("2001:db8:0:1:8000::1", "2001:db8:0:1:0:0:0:0", ""),
             ("::ffff:1.2.3.4", "0:0:0:0:0:0:0:0", ""),
         ] {
             assert_eq!(network(&rules, address, "n"), (key.into(), octet.into()));

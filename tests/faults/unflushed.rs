@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -207,6 +208,9 @@ fn whoever_kills_every_process_loses_nothing() {
     let mut server = start(folder.path());
     ask_for(&server, 0..40);
     copy_is_there(&server);
+    let data = server.dbdir.join("data.mdb");
+    let file_number = || fs::metadata(&data).unwrap().ino();
+    let before = file_number();
     // It does not replace them.
     server.signal(Signal::SIGSTOP);
     for pid in server.children() {
@@ -221,6 +225,7 @@ fn whoever_kills_every_process_loses_nothing() {
         "the server had not ended in order: 40 records verified\n",
         1,
     );
+    assert_ne!(file_number(), before, "what was read is written anew");
     // Afterwards there is nothing to verify.
     server.start_again();
     assert!(server.stop().success());
