@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use super::children::{Child, Links, Role};
 use super::commit::{Committer, WriterLink};
@@ -17,7 +16,7 @@ use super::datagram::Inbox;
 use super::engine::Engine;
 use super::listener::Listeners;
 use super::pace::Pace;
-use super::recovery;
+use super::recovery::{self, Copying};
 use super::shared::Shared;
 use super::worker::Worker;
 use super::writer::Writer;
@@ -46,13 +45,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 const FORK_PAUSE: Duration = Duration::from_secs(1);
 /// How often the statistics file is written.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(60);
-
-/// The copies of a database that is not flushed (see `recovery`).
-enum Copying {
-    Never,
-    Due(Instant),
-    Running(Pid),
-}
 
 /// The master process.
 pub struct Master {
@@ -112,7 +104,7 @@ impl Master {
             next_statistics: now,
             copying: match lmdb_options(settings).sync {
                 true => Copying::Never,
-                false => Copying::Due(recovery::next_copy(&settings.dbdir)),
+                false => Copying::first(&settings.dbdir, now),
             },
             is_flushed: false,
             report,
@@ -167,10 +159,7 @@ impl Master {
             .is_some()
             .then_some(self.next_statistics);
         let stopping = self.stopping.map(|since| since + STOP_LIMIT);
-        let copy = match self.copying {
-            Copying::Due(due) if stopping.is_none() => Some(due),
-            _ => None,
-        };
+        let copy = self.copying.due().filter(|_| stopping.is_none());
         let requests = [self.reload.due(), self.statistics.due()];
         dues.chain(
             requests
@@ -229,9 +218,9 @@ impl Master {
 
     /// Nobody waits for a copy, so it has a process of its own.
     fn start_due_copy(&mut self) -> io::Result<()> {
-        match self.copying {
-            Copying::Due(due) if due <= Instant::now() && self.stopping.is_none() => {}
-            _ => return Ok(()),
+        let due = self.copying.due().filter(|_| self.stopping.is_none());
+        if due.is_none_or(|due| due > Instant::now()) {
+            return Ok(());
         }
         let blocked = signals::block_all()?;
         match process::fork() {
@@ -251,7 +240,7 @@ impl Master {
             Ok(Side::Parent(pid)) => self.copying = Copying::Running(pid),
             Err(error) => {
                 self.log.complain(&format!("cannot fork: {error}"));
-                self.copying = Copying::Due(Instant::now() + recovery::COPY_INTERVAL);
+                self.copying = Copying::next(Instant::now());
             }
         }
         Ok(())
@@ -462,8 +451,8 @@ impl Master {
 
     /// Notes the end of a child and when its successor starts.
     fn bury(&mut self, death: &process::Death) {
-        if matches!(self.copying, Copying::Running(pid) if pid == death.pid) {
-            self.copying = Copying::Due(Instant::now() + recovery::COPY_INTERVAL);
+        if self.copying == Copying::Running(death.pid) {
+            self.copying = Copying::next(Instant::now());
             if !death.was_orderly && self.stopping.is_none() {
                 let how = &death.how;
                 self.log

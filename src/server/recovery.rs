@@ -15,6 +15,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::unistd::Pid;
+
 use crate::log::{Level, Log};
 use crate::store::copies::{
     NOTICE, is_marked, look_through, mark_of, new_file, put_in_place, remove_if_there,
@@ -25,7 +27,7 @@ use crate::sys::lock::{Claim, LockFile};
 use crate::sys::process::{self, Apart};
 
 /// How old a copy gets before the next is made.
-pub const COPY_INTERVAL: Duration = Duration::from_secs(3600);
+const COPY_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long another process may hold the claim to commit.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Seconds after which a database that is still not read is used as it is.
@@ -178,13 +180,39 @@ fn copy_to(part: &Path, dbdir: &Path) -> io::Result<()> {
     copied
 }
 
-/// When the next copy is due: at once if there is none.
-pub fn next_copy(dbdir: &Path) -> Instant {
-    let age = fs::metadata(copy_of(dbdir))
-        .and_then(|metadata| metadata.modified())
-        .map(|made| made.elapsed().unwrap_or_default());
-    let left = age.map_or(Duration::ZERO, |age| COPY_INTERVAL.saturating_sub(age));
-    Instant::now() + left
+/// When a copy is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copying {
+    /// The database is flushed, and needs none.
+    Never,
+    /// Then.
+    Due(Instant),
+    /// By this process, now.
+    Running(Pid),
+}
+
+impl Copying {
+    /// The first one of a server: at once if there is none.
+    pub fn first(dbdir: &Path, now: Instant) -> Self {
+        let age = fs::metadata(copy_of(dbdir))
+            .and_then(|metadata| metadata.modified())
+            .map(|made| made.elapsed().unwrap_or_default());
+        let left = age.map_or(Duration::ZERO, |age| COPY_INTERVAL.saturating_sub(age));
+        Copying::Due(now + left)
+    }
+
+    /// The one behind another, whether that was made or not.
+    pub fn next(now: Instant) -> Self {
+        Copying::Due(now + COPY_INTERVAL)
+    }
+
+    /// When it is due; `None` if none is, or it is being made.
+    pub fn due(self) -> Option<Instant> {
+        match self {
+            Copying::Due(due) => Some(due),
+            Copying::Never | Copying::Running(_) => None,
+        }
+    }
 }
 
 fn local_time(time: SystemTime) -> String {
@@ -192,4 +220,31 @@ fn local_time(time: SystemTime) -> String {
     let mut text = Vec::new();
     clock::push_time(&mut text, since.as_secs() as f64);
     String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_due_an_hour_after_the_last() {
+        let hour = Duration::from_secs(3600);
+        let now = Instant::now();
+        let folder = tempfile::tempdir().unwrap();
+        let first = || Copying::first(folder.path(), now).due().unwrap();
+        assert_eq!(first(), now);
+        let file = File::create(copy_of(folder.path())).unwrap();
+        for (age, left) in [(0, 3600), (1000, 2600), (4000, 0)] {
+            let made = SystemTime::now() - Duration::from_secs(age);
+            file.set_modified(made).unwrap();
+            let late = now + Duration::from_secs(left) - first();
+            assert!(late < Duration::from_secs(60), "{age}: {late:?}");
+        }
+        // The clock was set back since.
+        file.set_modified(SystemTime::now() + 9 * hour).unwrap();
+        assert_eq!(first(), now + hour);
+        assert_eq!(Copying::next(now).due(), Some(now + hour));
+        assert_eq!(Copying::Never.due(), None);
+        assert_eq!(Copying::Running(Pid::this()).due(), None);
+    }
 }
