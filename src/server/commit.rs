@@ -1,11 +1,11 @@
 //! How commands are committed: by the writer for all workers at once, or here.
 //!
 //! A worker sends the commands of one turn to the writer in few datagrams and
-//! goes on. The short cut: a worker that was alone in its last commit, has
-//! nothing under way and gets the lock at once commits by itself; so does a
-//! spawned session always, a worker whose commits flush nothing (`--sync=none`),
-//! and one whose writer is silent. A command is tried twice, then its request
-//! is answered without the store.
+//! goes on. The short cut: a worker that was alone in its last commit, which was
+//! a short one, has nothing under way and gets the lock at once commits by
+//! itself; so does a spawned session always, a worker whose commits flush
+//! nothing (`--sync=none`), and one whose writer is silent. A command is tried
+//! twice, then its request is answered without the store.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::counters::{Counter, Counters};
 use super::datagram::{Answers, MAX_DATAGRAM, Parcel, TAG_LEN, Tag};
+use super::pace::is_short;
 use super::shared::Shared;
 use crate::log::Log;
 use crate::policy::command::{Command, Outcome};
@@ -61,7 +62,8 @@ pub struct Committer {
     /// Which opening of the store the lock file belongs to.
     opening: u64,
     link: Option<WriterLink>,
-    was_alone: bool,
+    /// Commits by itself what comes next, if nothing is under way.
+    short_cut: bool,
     /// Commands under way; the first has the tag `first_tag`.
     travellers: VecDeque<Option<Traveller>>,
     first_tag: Tag,
@@ -86,7 +88,7 @@ impl Committer {
             lock,
             opening,
             link,
-            was_alone: true,
+            short_cut: true,
             travellers: VecDeque::new(),
             first_tag: 0,
             spare: Vec::new(),
@@ -145,7 +147,7 @@ impl Committer {
         let may_commit = match &self.link {
             None => self.lock_patiently(),
             Some(_) if !is_first => false,
-            Some(_) if self.store.flushes() => self.was_alone && self.try_lock(),
+            Some(_) if self.store.flushes() => self.short_cut && self.try_lock(),
             Some(_) => self.lock_soon(),
         };
         if may_commit {
@@ -227,7 +229,9 @@ impl Committer {
             .filter_map(|&index| self.travellers[index].as_ref())
             .filter_map(|traveller| Command::decode(&mut &traveller.command[..]))
             .collect();
+        let begun = Instant::now();
         let result = apply_counted(&mut self.store, rules, &self.shared.counters, &commands);
+        let took = begun.elapsed();
         drop(commands);
         if self.store.take_has_grown() {
             self.ask_for_expiry();
@@ -236,7 +240,7 @@ impl Committer {
             self.log
                 .complain(&format!("cannot unlock the database: {error}"));
         }
-        self.was_alone = true;
+        self.short_cut = is_short(took);
         match result {
             Ok(outcomes) => {
                 for (index, outcome) in chosen.into_iter().zip(outcomes) {
@@ -351,7 +355,7 @@ impl Committer {
             if answers.incarnation != link.incarnation {
                 continue;
             }
-            self.was_alone = answers.was_alone;
+            self.short_cut = answers.short_cut;
             for (tag, outcome) in answers.iter() {
                 if let Some(index) = tag.checked_sub(self.first_tag) {
                     self.finish(index as usize, outcome, done);
@@ -400,7 +404,7 @@ impl Committer {
         if self.try_lock() {
             self.commit_here(rules, done, is_overdue);
             // It may be back for the next ones.
-            self.was_alone = false;
+            self.short_cut = false;
         } else {
             self.give_up(done, is_overdue);
         }
@@ -482,7 +486,7 @@ mod tests {
         for sync in [true, false] {
             let folder = tempfile::tempdir().unwrap();
             let (mut committer, _ends) = committer(folder.path(), sync);
-            committer.was_alone = false;
+            committer.short_cut = false;
             let mut command = Vec::new();
             Command {
                 now: crate::policy::command::Now::new(1e9, None),

@@ -1,8 +1,9 @@
 //! The datagrams between workers and writer.
 //!
 //! To the writer: a worker's place and incarnation, then commands, each behind
-//! its tag. To a worker: its incarnation, whether it was alone in the commit,
-//! then answers, each a tag, whether the store took the command, the outcome.
+//! its tag. To a worker: its incarnation, whether it may commit the next commands
+//! by itself, then answers, each a tag, whether the store took the command, the
+//! outcome.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -120,16 +121,16 @@ impl Inbox {
 pub struct Answers<'d> {
     /// The process they are for.
     pub incarnation: u32,
-    /// No other worker had commands in the commit.
-    pub was_alone: bool,
+    /// The worker may commit by itself what comes next.
+    pub short_cut: bool,
     answers: &'d [u8],
 }
 
 impl<'d> Answers<'d> {
     /// Begins a datagram of answers.
-    pub fn begin(datagram: &mut Vec<u8>, incarnation: u32, was_alone: bool) {
+    pub fn begin(datagram: &mut Vec<u8>, incarnation: u32, short_cut: bool) {
         datagram.extend_from_slice(&incarnation.to_le_bytes());
-        datagram.push(u8::from(was_alone));
+        datagram.push(u8::from(short_cut));
     }
 
     /// Appends an answer to a datagram; `None`: the store failed.
@@ -142,11 +143,11 @@ impl<'d> Answers<'d> {
     /// The answers of a datagram; `None` if it is none.
     pub fn of(datagram: &'d [u8]) -> Option<Self> {
         let (incarnation, rest) = datagram.split_first_chunk()?;
-        let (&was_alone, answers) = rest.split_first()?;
+        let (&short_cut, answers) = rest.split_first()?;
         let incarnation = u32::from_le_bytes(*incarnation);
         Some(Answers {
             incarnation,
-            was_alone: was_alone != 0,
+            short_cut: short_cut != 0,
             answers,
         })
     }
@@ -252,7 +253,7 @@ mod tests {
         Answers::push(&mut datagram, 7, Some(&outcome));
         Answers::push(&mut datagram, 8, None);
         let answers = Answers::of(&datagram).unwrap();
-        assert_eq!((answers.incarnation, answers.was_alone), (70_000, true));
+        assert_eq!((answers.incarnation, answers.short_cut), (70_000, true));
         assert_eq!(
             answers.iter().collect::<Vec<_>>(),
             [(7, Some(outcome)), (8, None)]

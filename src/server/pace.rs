@@ -19,6 +19,14 @@ const MOST_PART: u32 = 2;
 const LONGEST: Duration = Duration::from_millis(20);
 /// For so long a worker has company after another one has sent something.
 const COMPANY_TIME: Duration = Duration::from_millis(20);
+/// What takes longer is the writer's: requests that need no commit would have
+/// to wait for it, and waking the writer costs little beside it.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// True if a commit that took so long may as well have been a worker's own.
+pub fn is_short(took: Duration) -> bool {
+    took <= SHORT
+}
 
 /// What the writer remembers of its commits.
 #[derive(Debug)]
@@ -66,9 +74,10 @@ impl Pace {
         Some(left.min(gap)).filter(|time| !time.is_zero())
     }
 
-    /// True if the workers that have sent something now are one, and no other
-    /// was seen lately.
-    pub fn is_alone(&mut self, workers: &[usize], now: Instant) -> bool {
+    /// True if a worker may take the short cut behind a commit that took so
+    /// long: those that have sent something now are one, and no other was seen
+    /// lately.
+    pub fn short_cut(&mut self, workers: &[usize], took: Duration, now: Instant) -> bool {
         for &worker in workers {
             if let Some(seen) = self.seen.get_mut(worker) {
                 *seen = Some(now);
@@ -77,7 +86,7 @@ impl Pace {
         let is_here = |seen: &&Option<Instant>| {
             seen.is_some_and(|seen| now.saturating_duration_since(seen) < COMPANY_TIME)
         };
-        self.seen.iter().filter(is_here).count() <= 1
+        self.seen.iter().filter(is_here).count() <= 1 && is_short(took)
     }
 }
 
@@ -140,9 +149,17 @@ mod tests {
     fn a_worker_is_alone_when_the_others_have_been_silent() {
         let now = Instant::now();
         let mut pace = Pace::new(3, now);
-        assert!(pace.is_alone(&[1], now));
-        assert!(!pace.is_alone(&[1, 2], now));
-        assert!(!pace.is_alone(&[2], now + MS * 19));
-        assert!(pace.is_alone(&[2], now + MS * 20));
+        assert!(pace.short_cut(&[1], MS, now));
+        assert!(!pace.short_cut(&[1, 2], MS, now));
+        assert!(!pace.short_cut(&[2], MS, now + MS * 19));
+        assert!(pace.short_cut(&[2], MS, now + MS * 20));
+    }
+
+    #[test]
+    fn long_commits_are_the_writers() {
+        let now = Instant::now();
+        let mut pace = Pace::new(1, now);
+        assert!(!pace.short_cut(&[0], MS + Duration::from_nanos(1), now));
+        assert!(pace.short_cut(&[0], MS, now));
     }
 }

@@ -207,7 +207,7 @@ impl Writer {
         // Before the answers, or it could be theirs already.
         self.inbox.take(&self.queue);
         let waiting = self.inbox.count_commands();
-        self.answer(&origins, outcomes.as_deref());
+        self.answer(&origins, outcomes.as_deref(), took);
         self.pace.note(Instant::now(), took, origins.len(), waiting);
     }
 
@@ -259,7 +259,7 @@ impl Writer {
 
     /// Answers each worker, in as few datagrams as possible. A worker that
     /// does not take its answer asks again.
-    fn answer(&mut self, origins: &[Origin], outcomes: Option<&[Outcome]>) {
+    fn answer(&mut self, origins: &[Origin], outcomes: Option<&[Outcome]>, took: Duration) {
         let mut by_worker: BTreeMap<(u8, u32), Vec<usize>> = BTreeMap::new();
         for (index, origin) in origins.iter().enumerate() {
             by_worker
@@ -271,7 +271,7 @@ impl Writer {
             .keys()
             .map(|&(worker, _)| usize::from(worker))
             .collect();
-        let is_alone = self.pace.is_alone(&workers, Instant::now());
+        let short_cut = self.pace.short_cut(&workers, took, Instant::now());
         let mut datagram = Vec::new();
         for ((worker, incarnation), indexes) in by_worker {
             let Some(socket) = self.answers.get(usize::from(worker)) else {
@@ -279,7 +279,7 @@ impl Writer {
             };
             for indexes in indexes.chunks(MAX_ANSWERS) {
                 datagram.clear();
-                Answers::begin(&mut datagram, incarnation, is_alone);
+                Answers::begin(&mut datagram, incarnation, short_cut);
                 for &index in indexes {
                     let outcome = outcomes.and_then(|outcomes| outcomes.get(index));
                     Answers::push(&mut datagram, origins[index].tag, outcome);
