@@ -13,6 +13,7 @@ use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::contained;
 use super::counters::{Counter, Counters};
 use super::datagram::{Answers, MAX_DATAGRAM, Parcel, TAG_LEN, Tag};
 use super::pace::is_short;
@@ -448,7 +449,11 @@ pub fn apply_counted(
 ) -> Result<Vec<Outcome>, StoreError> {
     let start = Instant::now();
     let mut outcomes = Vec::with_capacity(commands.len());
-    store.apply_batch(rules, commands, &mut outcomes)?;
+    let applied = contained(|| store.apply_batch(rules, commands, &mut outcomes));
+    applied.unwrap_or_else(|| {
+        counters.add(Counter::Bugs, 1);
+        Err(StoreError::of_bug())
+    })?;
     counters.add_batch(commands.len(), start.elapsed());
     Ok(outcomes)
 }
@@ -457,7 +462,10 @@ pub fn apply_counted(
 mod tests {
     use super::*;
     use crate::log::{Level, Sinks};
+    use crate::policy::command::Now;
+    use crate::server::buggy::BuggyStore;
     use crate::store::lmdb::LmdbOptions;
+    use crate::store::memory::MemoryStore;
 
     /// A committer in an empty folder, and the other ends of its link.
     fn committer(dir: &std::path::Path, sync: bool) -> (Committer, [UnixDatagram; 2]) {
@@ -481,6 +489,17 @@ mod tests {
         (committer, [queue, answers])
     }
 
+    fn a_command() -> Command<'static> {
+        Command {
+            now: Now::new(1e9, None),
+            address: b"192.0.2.1",
+            client: b"192.0.2.1",
+            triplet: b"192.0.2.0/a/b",
+            octet: b"1",
+            is_data: false,
+        }
+    }
+
     #[test]
     fn who_is_not_alone_sends_unless_commits_flush_nothing() {
         for sync in [true, false] {
@@ -488,15 +507,7 @@ mod tests {
             let (mut committer, _ends) = committer(folder.path(), sync);
             committer.short_cut = false;
             let mut command = Vec::new();
-            Command {
-                now: crate::policy::command::Now::new(1e9, None),
-                address: b"192.0.2.1",
-                client: b"192.0.2.1",
-                triplet: b"192.0.2.0/a/b",
-                octet: b"1",
-                is_data: false,
-            }
-            .encode(&mut command);
+            a_command().encode(&mut command);
             committer.push(7, &command);
             let mut done = Vec::new();
             committer.commit(&Rules::default(), &mut done);
@@ -520,5 +531,18 @@ mod tests {
         committer.send_again(&mut done);
         assert_eq!(done, [(7, None)]);
         assert_eq!(committer.deadline(), None);
+    }
+
+    #[test]
+    fn a_bug_at_applying_fails_the_batch_and_no_more() {
+        let shared = Shared::new(1).unwrap();
+        let counters = &shared.counters;
+        let commands = [a_command()];
+        let failed = apply_counted(&mut BuggyStore, &Rules::default(), counters, &commands);
+        assert_eq!(failed, Err(StoreError::of_bug()));
+        assert_eq!(counters.get(Counter::Bugs), 1);
+        let mut memory = MemoryStore::default();
+        let applied = apply_counted(&mut memory, &Rules::default(), counters, &commands);
+        assert_eq!(applied.map(|outcomes| outcomes.len()), Ok(1));
     }
 }

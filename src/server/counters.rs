@@ -23,6 +23,7 @@ pub enum Counter {
     Unrecognized,
     Garbage,
     StoreErrors,
+    Bugs,
     WriterSilent,
     BadRecords,
     Batches,
@@ -97,6 +98,11 @@ const TABLE: [(Counter, &str, &str); Counter::COUNT] = [
         Counter::StoreErrors,
         "store_errors",
         "Requests the store failed",
+    ),
+    (
+        Counter::Bugs,
+        "bugs",
+        "Requests and batches that met a bug of the program",
     ),
     (
         Counter::WriterSilent,
@@ -174,7 +180,8 @@ impl Counters {
         self.counts[Counter::LargestBatch as usize].fetch_max(commands, Ordering::Relaxed);
     }
 
-    fn get(&self, counter: Counter) -> u64 {
+    /// What was counted so far.
+    pub fn get(&self, counter: Counter) -> u64 {
         self.counts[counter as usize].load(Ordering::Relaxed)
     }
 

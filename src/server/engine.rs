@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::contained;
 use super::counters::Counter;
 use super::shared::Shared;
 use crate::config::VERSION;
@@ -19,6 +20,8 @@ use crate::sys::clock;
 /// Octets of unsent replies beyond which no further request of a connection is
 /// looked at: the peer has to read first.
 pub const MAX_OUTPUT: usize = 16 * 1024;
+/// The reply to a request that could not be looked at.
+const NO_OPINION: &[u8] = b"action=DUNNO\n\n";
 
 /// Why [`Engine::advance`] stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +32,8 @@ pub enum Advance {
     NeedOutput,
     /// The request of the reader waits for its command to be committed.
     NeedCommit,
-    /// The connection is to be closed behind its replies (`--exim`).
+    /// The connection is to be closed behind its replies (`--exim`, or a bug
+    /// of ours after which nobody knows what its input means).
     Close,
 }
 
@@ -91,42 +95,55 @@ impl Engine {
             if output.len() >= MAX_OUTPUT {
                 return Advance::NeedOutput;
             }
-            let Some(event) = reader.next_event(input) else {
-                return Advance::NeedInput;
-            };
-            let decision = match event {
-                Event::Request => match self.decide(store, reader, command) {
-                    Some(decision) => decision,
-                    None => return Advance::NeedCommit,
-                },
-                Event::TooLarge(limit) => {
-                    self.shared.counters.add(Counter::TooLarge, 1);
-                    self.log
-                        .complain(&format!("request not looked at: {limit}"));
-                    output.extend_from_slice(b"action=DUNNO\n\n");
-                    if self.settings.exim {
-                        return Advance::Close;
-                    }
-                    continue;
-                }
-                Event::Unrecognized => {
-                    self.shared.counters.add(Counter::Unrecognized, 1);
-                    let kind = reader.request().text(Attribute::Request);
-                    let line = [b"unrecognized request type: '", kind, b"'"].concat();
-                    self.log.write(Level::Error, &line);
-                    continue;
-                }
-                Event::Garbage(shown) => {
-                    self.shared.counters.add(Counter::Garbage, 1);
-                    let line = [b"ignoring garbage: <", &shown[..], b">"].concat();
-                    self.log.write(Level::Warning, &line);
-                    continue;
-                }
-            };
-            if self.answer(reader, &decision, output) == Advance::Close {
-                return Advance::Close;
+            let start = output.len();
+            let stepped = contained(|| self.step(store, reader, input, output, command));
+            match stepped {
+                Some(None) => {}
+                Some(Some(end)) => return end,
+                None => return self.answer_bug(start, output),
             }
         }
+    }
+
+    /// Handles one event of the input; `None`: there may be more.
+    fn step(
+        &mut self,
+        store: &mut dyn Store,
+        reader: &mut RequestReader,
+        input: &mut &[u8],
+        output: &mut Vec<u8>,
+        command: &mut Vec<u8>,
+    ) -> Option<Advance> {
+        let Some(event) = reader.next_event(input) else {
+            return Some(Advance::NeedInput);
+        };
+        let next = match event {
+            Event::Request => match self.decide(store, reader, command) {
+                Some(decision) => self.answer(reader, &decision, output),
+                None => Advance::NeedCommit,
+            },
+            Event::TooLarge(limit) => {
+                self.shared.counters.add(Counter::TooLarge, 1);
+                self.log
+                    .complain(&format!("request not looked at: {limit}"));
+                output.extend_from_slice(NO_OPINION);
+                self.behind_reply()
+            }
+            Event::Unrecognized => {
+                self.shared.counters.add(Counter::Unrecognized, 1);
+                let kind = reader.request().text(Attribute::Request);
+                let line = [b"unrecognized request type: '", kind, b"'"].concat();
+                self.log.write(Level::Error, &line);
+                Advance::NeedInput
+            }
+            Event::Garbage(shown) => {
+                self.shared.counters.add(Counter::Garbage, 1);
+                let line = [b"ignoring garbage: <", &shown[..], b">"].concat();
+                self.log.write(Level::Warning, &line);
+                Advance::NeedInput
+            }
+        };
+        (next != Advance::NeedInput).then_some(next)
     }
 
     /// Decides a request if that takes no write; else encodes its command.
@@ -164,11 +181,28 @@ impl Engine {
         outcome: Option<Outcome>,
         output: &mut Vec<u8>,
     ) -> Advance {
-        self.answer(
-            reader,
-            &outcome.map_or(Decision::StoreFailed, Decision::Stored),
-            output,
-        )
+        let decision = outcome.map_or(Decision::StoreFailed, Decision::Stored);
+        let start = output.len();
+        contained(|| self.answer(reader, &decision, output))
+            .unwrap_or_else(|| self.answer_bug(start, output))
+    }
+
+    /// Answers a request at which the program failed, in place of what it may
+    /// have written of a reply. The mail shall not suffer from it, nor the
+    /// other connections.
+    fn answer_bug(&self, start: usize, output: &mut Vec<u8>) -> Advance {
+        self.shared.counters.add(Counter::Bugs, 1);
+        output.truncate(start);
+        output.extend_from_slice(NO_OPINION);
+        Advance::Close
+    }
+
+    /// What comes behind a reply.
+    fn behind_reply(&self) -> Advance {
+        match self.settings.exim {
+            true => Advance::Close,
+            false => Advance::NeedInput,
+        }
     }
 
     fn answer(
@@ -198,11 +232,7 @@ impl Engine {
         if output[start..].starts_with(b"action=PREPEND ") {
             self.shared.counters.add(Counter::PassHeader, 1);
         }
-        if self.settings.exim {
-            Advance::Close
-        } else {
-            Advance::NeedInput
-        }
+        self.behind_reply()
     }
 
     fn count(&self, decision: &Decision) {
@@ -234,5 +264,65 @@ impl Engine {
             }
         };
         counters.add(counter, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Sinks;
+    use crate::server::buggy::BuggyStore;
+    use crate::store::memory::MemoryStore;
+
+    const REQUEST: &[u8] = b"request=smtpd_access_policy\nclient_address=192.0.2.1\n\
+        client_name=unknown\nsender=a@example.com\nrecipient=b@example.org\n\n";
+
+    fn engine() -> Engine {
+        let shared = Shared::new(1).unwrap();
+        let log = Rc::new(Log::new(Level::Error, Sinks::default(), shared.complaints));
+        let settings = Settings::default();
+        let policy = Policy {
+            rules: settings.rules.clone(),
+            texts: settings.texts.clone(),
+            whitelists: whitelists::empty(&settings),
+            is_dry_run: false,
+        };
+        Engine::new(&settings, policy, log, shared)
+    }
+
+    #[test]
+    fn a_bug_costs_one_connection_one_request() {
+        let mut engine = engine();
+        let (mut output, mut command) = (b"action=before\n\n".to_vec(), Vec::new());
+        let mut reader = RequestReader::default();
+        let two = [REQUEST, REQUEST].concat();
+        let next = engine.advance(
+            &mut BuggyStore,
+            &mut reader,
+            &mut &two[..],
+            &mut output,
+            &mut command,
+        );
+        assert_eq!(next, Advance::Close);
+        assert_eq!(output, b"action=before\n\naction=DUNNO\n\n");
+        assert_eq!(engine.shared.counters.get(Counter::Bugs), 1);
+
+        let mut reader = RequestReader::default();
+        let next = engine.advance(
+            &mut MemoryStore::default(),
+            &mut reader,
+            &mut &REQUEST[..],
+            &mut output,
+            &mut command,
+        );
+        assert_eq!(next, Advance::NeedCommit);
+        let outcome = Outcome {
+            verdict: Verdict::TarpitPassed,
+            ..Outcome::default()
+        };
+        output.clear();
+        let next = engine.finish(&reader, Some(outcome), &mut output);
+        assert_eq!(next, Advance::NeedInput);
+        assert_eq!(output, b"action=DUNNO\n\n");
     }
 }

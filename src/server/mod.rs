@@ -20,11 +20,15 @@ pub mod spawn;
 pub mod worker;
 pub mod writer;
 
+#[cfg(test)]
+mod buggy;
+
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -436,6 +440,14 @@ fn load_policy(settings: &Settings, log: &Log) -> Policy {
         whitelists: loaded.whitelists,
         is_dry_run: settings.noaction,
     }
+}
+
+/// Runs what serves one client, or a batch of commands; `None`: it panicked,
+/// which has been reported. What others are owed goes on.
+fn contained<T>(work: impl FnOnce() -> T) -> Option<T> {
+    // What it leaves half done is its reply, its transaction, which the unwinding
+    // ends, and buffers that are cleared before they are used.
+    catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
 /// Where standard error is closed, or a client's socket, a panic goes to

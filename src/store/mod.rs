@@ -95,6 +95,18 @@ pub struct StoreError {
     pub is_of_system: bool,
 }
 
+impl StoreError {
+    /// A bug of ours ended a transaction.
+    pub fn of_bug() -> Self {
+        StoreError {
+            call: "apply",
+            place: "records".to_owned(),
+            reason: "a bug in the program".to_owned(),
+            is_of_system: false,
+        }
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: {}", self.place, self.call, self.reason)
