@@ -116,8 +116,8 @@ fn start_and_stop(in_background: bool, over_inet: bool, as_user: bool) {
         let daemon = Daemon::start(dir.path(), &[listen], as_user);
         ask();
         let children = children_of(daemon.pid);
-        // Two workers and the writer.
-        assert_eq!(children.len(), 3);
+        // A worker and the writer.
+        assert_eq!(children.len(), 2);
         daemon.stop();
         assert!(!dir.path().join("db/pid").exists());
         assert!(children.iter().all(|&pid| !is_alive(pid)));

@@ -140,7 +140,7 @@ impl Default for Settings {
             noaction: false,
             exim: false,
             spawn: false,
-            workers: 2,
+            workers: 1,
             sync: Sync::Commit,
             db_size: DB_SIZE,
             stats_file: None,

@@ -35,6 +35,13 @@ fn ask_until(client: &mut Client, name: &str, wanted: &str) -> Duration {
     start.elapsed()
 }
 
+/// Waits until the files that have come to be in the directory are those of
+/// every process: worker and writer look once a second, each before it uses its
+/// own.
+fn wait_for_every_look() {
+    std::thread::sleep(Duration::from_millis(1100));
+}
+
 /// One line tells it, and no process died of it.
 fn assert_told_once(server: &Server, reasons: &[&str]) {
     let log = server.log_text();
@@ -110,9 +117,9 @@ fn readers_that_hold_all_slots_cost_no_mail() {
         give_to_server(&other.join(name));
         fs::rename(other.join(name), server.dbdir.join(name)).unwrap();
     }
-    ask_until(&mut client, "full", "DUNNO");
-    for count in 0..5 {
-        assert_eq!(ask(&mut client, &format!("still{count}")), "DUNNO");
+    wait_for_every_look();
+    for count in 0..6 {
+        assert_eq!(ask(&mut client, &format!("full{count}")), "DUNNO");
     }
     let number = held.len();
     held.into_iter().for_each(Transaction::abort);
@@ -138,10 +145,9 @@ fn a_file_that_is_no_database_or_a_damaged_one_costs_no_mail() {
         fs::rename(&data, &aside).unwrap();
         fs::write(&data, octets).unwrap();
         give_to_server(&data);
-        // Processes look once a second whether it is still the same file.
-        ask_until(&mut client, name, "DUNNO");
-        for count in 0..5 {
-            assert_eq!(ask(&mut client, &format!("{name}still{count}")), "DUNNO");
+        wait_for_every_look();
+        for count in 0..6 {
+            assert_eq!(ask(&mut client, &format!("{name}{count}")), "DUNNO");
         }
         fs::rename(&aside, &data).unwrap();
         let time = ask_until(&mut client, &format!("{name}over"), "DEFER_IF_PERMIT");

@@ -12,7 +12,6 @@ use crate::random::{Random, number_from};
 use crate::server::{Client, Server, free_port, request, test_dir};
 
 const CLIENTS: usize = 8;
-const WORKERS: usize = 3;
 
 /// What happened to the requests of all clients.
 #[derive(Default)]
@@ -28,15 +27,20 @@ struct Traffic {
 
 #[test]
 fn what_was_answered_survives_the_death_of_any_child() {
-    kill_children_under_load("--sync=commit");
+    kill_children_under_load("--sync=commit", 3);
+}
+
+#[test]
+fn what_was_answered_survives_the_death_of_the_only_worker() {
+    kill_children_under_load("--sync=commit", 1);
 }
 
 #[test]
 fn without_flushes_it_survives_as_well() {
-    kill_children_under_load("--sync=none");
+    kill_children_under_load("--sync=none", 3);
 }
 
-fn kill_children_under_load(sync: &str) {
+fn kill_children_under_load(sync: &str, workers: usize) {
     let kills = number_from("POSTGREY_KILLS", 50);
     let folder = test_dir();
     let port = free_port();
@@ -46,10 +50,10 @@ fn kill_children_under_load(sync: &str) {
             &format!("--inet=127.0.0.1:{port}"),
             "--quiet",
             sync,
-            &format!("--workers={WORKERS}"),
+            &format!("--workers={workers}"),
         ],
     );
-    server.wait_for_children(WORKERS + 1);
+    server.wait_for_children(workers + 1);
     let traffic = Traffic::default();
     let seed = Random::choose_seed();
     let mut random = Random::new(seed);
@@ -69,7 +73,7 @@ fn kill_children_under_load(sync: &str) {
         std::thread::sleep(Duration::from_millis(300));
         traffic.is_over.store(true, Ordering::Relaxed);
     });
-    server.wait_for_children(WORKERS + 1);
+    server.wait_for_children(workers + 1);
     let mut client = server.connect();
     let last = client.ask(&[("sender", "last@s.example")]);
     assert!(last.starts_with("DEFER_IF_PERMIT"), "{last}");
@@ -89,7 +93,7 @@ fn kill_children_under_load(sync: &str) {
         })
         .collect();
     println!(
-        "check: {kills} kills, {sync} (POSTGREY_SEED={seed}): {} answered, {} lost, {} passed without \
+        "check: {kills} kills, {sync}, workers={workers} (POSTGREY_SEED={seed}): {} answered, {} lost, {} passed without \
          the store, {} connections broken, longest answer {:.0?}, postgreyctl verify: {}",
         answered.len(),
         lost.len(),

@@ -34,7 +34,7 @@ fn violence(stage: &Stage, port: u16, policy: u16) {
         &stage.folder("faults"),
         &[&format!("--inet=127.0.0.1:{policy}"), "--delay=3"],
     );
-    server.wait_for_children(3);
+    server.wait_for_children(2);
     under_traffic(port, "restart", || {
         for _ in 0..2 {
             server.stop();
@@ -43,14 +43,14 @@ fn violence(stage: &Stage, port: u16, policy: u16) {
         }
     });
     under_traffic(port, "kill -9 of each child", || {
-        for pid in server.wait_for_children(3) {
+        for pid in server.wait_for_children(2) {
             kill(pid, Signal::SIGKILL).unwrap();
             std::thread::sleep(Duration::from_millis(1500));
         }
     });
-    let children = server.wait_for_children(3);
+    let children = server.wait_for_children(2);
     check(
-        children.len() == 3,
+        children.len() == 2,
         "kill -9 of each child: replaced",
         format!("{children:?}"),
     );
