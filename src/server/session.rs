@@ -32,8 +32,6 @@ pub struct Session {
     pub at_end: bool,
     /// Since when replies lie here that the peer does not read.
     pub stalled_since: Option<Instant>,
-    /// When something was last read.
-    pub active: Instant,
 }
 
 impl Session {
@@ -49,7 +47,6 @@ impl Session {
             is_closing: false,
             at_end: false,
             stalled_since: None,
-            active: Instant::now(),
         }
     }
 

@@ -39,8 +39,14 @@ const DESCRIPTOR_PAUSE: Duration = Duration::from_secs(1);
 const MANY_CONNECTIONS: usize = 50;
 /// A connection that was read from is busy for this long.
 const BUSY_TIME: Duration = Duration::from_millis(100);
-/// How often the idle connections are looked at while others are busy.
-const IDLE_LOOK: Duration = Duration::from_millis(2);
+/// A new one, whose first request is expected.
+const NEW_TIME: Duration = Duration::from_millis(10);
+/// How often the idle connections are looked at while others are busy: as
+/// often as that takes a hundredth of the time, within these bounds. So long
+/// may the first request of an idle connection wait.
+const IDLE_LOOK_PART: u32 = 100;
+const SHORTEST_IDLE_LOOK: Duration = Duration::from_millis(2);
+const LONGEST_IDLE_LOOK: Duration = Duration::from_millis(25);
 
 /// Places in the poll set: signals, master, writer, queue of the writer, then
 /// the listeners, then the connections.
@@ -62,6 +68,9 @@ pub struct Worker {
     sessions: Vec<Option<Session>>,
     /// Tells a connection from an earlier one at the same index.
     serials: Vec<u32>,
+    /// So long more is expected of the connection at the same index. Apart from
+    /// the connections, which fill many pages of memory.
+    busy_until: Vec<Instant>,
     free: Vec<usize>,
     poll: PollSet,
     /// The place of the first connection in the poll set. It stays when the
@@ -70,7 +79,11 @@ pub struct Worker {
     first_session: usize,
     /// The places that are waited for between two looks at all of them.
     busy: Vec<usize>,
+    /// The last wait was for the busy ones alone.
+    waited_for_busy: bool,
     last_look: Instant,
+    /// The time between two looks.
+    idle_look: Duration,
     /// When the last wait was over.
     awake: Instant,
     buffer: Vec<u8>,
@@ -108,11 +121,14 @@ impl Worker {
             signals,
             sessions: Vec::new(),
             serials: Vec::new(),
+            busy_until: Vec::new(),
             free: Vec::new(),
             poll: PollSet::default(),
             first_session,
             busy: Vec::new(),
+            waited_for_busy: false,
             last_look: Instant::now(),
+            idle_look: SHORTEST_IDLE_LOOK,
             awake: Instant::now(),
             buffer: vec![0; READ_BUFFER],
             command: Vec::new(),
@@ -164,25 +180,33 @@ impl Worker {
 
     /// Waits until something is ready. poll(2) takes time for every descriptor
     /// it is given, so when a few of many connections are busy, only these are
-    /// waited for, and the idle ones looked at every [`IDLE_LOOK`].
+    /// waited for, and the idle ones looked at from time to time.
     fn wait(&mut self) -> io::Result<()> {
         let now = Instant::now();
         let mut timeout = self.deadline().map(|at| at.saturating_duration_since(now));
+        let mut look_begun = None;
         if !self.busy.is_empty() {
-            let at_most = timeout.map_or(IDLE_LOOK, |timeout| timeout.min(IDLE_LOOK));
+            let at_most = timeout.map_or(self.idle_look, |timeout| timeout.min(self.idle_look));
             let ready = self.poll.wait_for(&self.busy, Some(at_most))?;
             self.awake = Instant::now();
-            if ready > 0 && self.awake.duration_since(self.last_look) < IDLE_LOOK {
+            self.waited_for_busy = true;
+            if ready > 0 && self.awake.duration_since(self.last_look) < self.idle_look {
                 return Ok(());
             }
             if ready > 0 {
                 timeout = Some(Duration::ZERO);
+                look_begun = Some(self.awake);
             }
         }
         self.poll.wait(timeout)?;
         self.awake = Instant::now();
+        self.waited_for_busy = false;
         self.last_look = self.awake;
         self.choose_busy();
+        if let Some(begun) = look_begun {
+            let took = begun.elapsed();
+            self.idle_look = (took * IDLE_LOOK_PART).clamp(SHORTEST_IDLE_LOOK, LONGEST_IDLE_LOOK);
+        }
         Ok(())
     }
 
@@ -194,12 +218,9 @@ impl Worker {
             return;
         }
         let now = self.last_look;
-        let is_busy = |session: &Session| {
-            session.is_waiting || now.saturating_duration_since(session.active) < BUSY_TIME
-        };
         let first = self.first_session;
-        let sessions = self.sessions.iter().enumerate();
-        let busy = sessions.filter(|(_, session)| session.as_ref().is_some_and(is_busy));
+        let sessions = self.busy_until.iter().enumerate();
+        let busy = sessions.filter(|&(_, &until)| until > now);
         self.busy.extend(0..first);
         self.busy.extend(busy.map(|(index, _)| first + index));
         let count = self.busy.len() - first;
@@ -384,12 +405,14 @@ impl Worker {
         let index = self.free.pop().unwrap_or_else(|| {
             self.sessions.push(None);
             self.serials.push(0);
+            self.busy_until.push(self.awake);
             self.sessions.len() - 1
         });
         self.serials[index] = self.serials[index].wrapping_add(1);
         let place = self.first_session + index;
         self.poll.set(place, &socket, Interest::INPUT);
         self.sessions[index] = Some(Session::new(socket));
+        self.busy_until[index] = self.awake + NEW_TIME;
         self.shared
             .counters
             .set_connections(self.place, Some(self.connections()));
@@ -400,25 +423,36 @@ impl Worker {
     /// Reads and writes what is ready, and commits what came of it.
     fn serve(&mut self) {
         let first = self.first_session;
-        for index in 0..self.sessions.len() {
-            let ready = self.poll.readiness(first + index);
-            if ready.output
-                && let Some(session) = &mut self.sessions[index]
-            {
-                if session.flush().is_err() {
-                    self.close(index);
-                    continue;
+        if self.waited_for_busy {
+            for at in 0..self.busy.len() {
+                if let Some(index) = self.busy[at].checked_sub(first) {
+                    self.serve_one(index);
                 }
-                self.advance(index);
             }
-            if ready.input {
-                self.read(index);
-            } else if ready.gone {
-                // Nobody is there to read an answer.
-                self.close(index);
+        } else {
+            for index in 0..self.sessions.len() {
+                self.serve_one(index);
             }
         }
         self.commit();
+    }
+
+    fn serve_one(&mut self, index: usize) {
+        let ready = self.poll.readiness(self.first_session + index);
+        if ready.output
+            && let Some(session) = &mut self.sessions[index]
+        {
+            if session.flush().is_err() {
+                return self.close(index);
+            }
+            self.advance(index);
+        }
+        if ready.input {
+            self.read(index);
+        } else if ready.gone {
+            // Nobody is there to read an answer.
+            self.close(index);
+        }
     }
 
     /// Commits the commands of this turn, and of what follows in the input.
@@ -465,7 +499,7 @@ impl Worker {
         let mut buffer = std::mem::take(&mut self.buffer);
         match session.read(&mut buffer) {
             Ok(Some(length)) => {
-                session.active = self.awake;
+                self.busy_until[index] = self.awake + BUSY_TIME;
                 self.advance_with(index, &buffer[..length]);
             }
             Ok(None) => self.tidy(index),

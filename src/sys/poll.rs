@@ -49,6 +49,8 @@ pub struct PollSet {
     places: Vec<libc::pollfd>,
     /// Room for [`PollSet::wait_for`].
     chosen: Vec<libc::pollfd>,
+    /// The places of the last wait; `None`: all of them.
+    waited_for: Option<Vec<usize>>,
 }
 
 const EMPTY: libc::pollfd = libc::pollfd {
@@ -91,14 +93,17 @@ impl PollSet {
     /// Waits until a descriptor is ready; with `None` without end. The number
     /// of ready ones; 0 if the time is over or a signal came.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        self.waited_for = None;
         poll(&mut self.places, timeout)
     }
 
-    /// The same for some of the places only: nothing is seen at the others.
+    /// The same for some of the places only: nothing is seen at the others, and
+    /// they cost nothing.
     pub fn wait_for(&mut self, chosen: &[usize], timeout: Option<Duration>) -> io::Result<usize> {
-        for place in &mut self.places {
-            place.revents = 0;
-        }
+        let mut waited_for = self.forget();
+        waited_for.clear();
+        waited_for.extend_from_slice(chosen);
+        self.waited_for = Some(waited_for);
         self.chosen.clear();
         let places = &self.places;
         self.chosen.extend(
@@ -113,6 +118,23 @@ impl PollSet {
             }
         }
         Ok(ready)
+    }
+
+    /// Forgets what the last wait saw, and returns the list of its places to be
+    /// used again.
+    fn forget(&mut self) -> Vec<usize> {
+        let Some(waited_for) = self.waited_for.take() else {
+            for place in &mut self.places {
+                place.revents = 0;
+            }
+            return Vec::new();
+        };
+        for &place in &waited_for {
+            if let Some(place) = self.places.get_mut(place) {
+                place.revents = 0;
+            }
+        }
+        waited_for
     }
 
     /// What the last wait saw at a place.
@@ -168,6 +190,28 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_wait_for_some_sees_nothing_at_the_others() {
+        let (here, there): (Vec<_>, Vec<_>) = (0..3).map(|_| UnixStream::pair().unwrap()).unzip();
+        let mut set = PollSet::default();
+        for (place, stream) in there.iter().enumerate() {
+            set.set(place, stream, Interest::INPUT);
+        }
+        let seen = |set: &PollSet| [0, 1, 2].map(|place| set.readiness(place).input);
+        let now = Some(Duration::ZERO);
+        for mut stream in &here {
+            stream.write_all(b"x").unwrap();
+        }
+        assert_eq!(set.wait(now).unwrap(), 3);
+        assert_eq!(seen(&set), [true; 3]);
+        assert_eq!(set.wait_for(&[0, 2], now).unwrap(), 2);
+        assert_eq!(seen(&set), [true, false, true]);
+        assert_eq!(set.wait_for(&[1], now).unwrap(), 1);
+        assert_eq!(seen(&set), [false, true, false]);
+        assert_eq!(set.wait(now).unwrap(), 3);
+        assert_eq!(seen(&set), [true; 3]);
+    }
 
     #[test]
     fn a_short_wait_sees_input_and_ends_without() {
