@@ -524,7 +524,9 @@ impl Master {
                 let _ = control::send(control, Message::End);
             }
         }
-        is_late || self.children.iter().all(|child| child.process.is_none())
+        // A copier that was killed may still be in a flush, with the database open.
+        let is_copying = matches!(self.copying, Copying::Running(_));
+        is_late || (!is_copying && self.children.iter().all(|child| child.process.is_none()))
     }
 
     /// Removes the files of UNIX sockets.

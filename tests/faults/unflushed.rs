@@ -419,5 +419,6 @@ fn nothing_is_written_to_a_database_that_was_not_verified() {
     assert_eq!(refused.status.code(), Some(2));
     server.start_again();
     assert!(server.stop().success());
-    assert!(compact().status.success());
+    let compacted = compact();
+    assert!(compacted.status.success(), "{compacted:?}");
 }
