@@ -485,6 +485,45 @@ fn thousands_of_idle_connections_cost_descriptors_only() {
     drop(idle);
 }
 
+/// The number behind this name in the last line of statistics.
+fn counted(log: &str, name: &str) -> u64 {
+    let line = log
+        .lines()
+        .rfind(|line| line.contains("statistics: "))
+        .unwrap();
+    let mut words = line.split_whitespace();
+    let value = words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    value.and_then(|value| value.parse().ok()).unwrap()
+}
+
+#[test]
+fn requests_of_many_clients_that_take_their_time_are_committed_together() {
+    const REQUESTS: usize = 60;
+    let dir = test_dir();
+    let server = Server::start(dir.path(), &[]);
+    let clients: Vec<_> = (0..30).map(|_| server.connect()).collect();
+    std::thread::scope(|scope| {
+        for (number, mut client) in clients.into_iter().enumerate() {
+            scope.spawn(move || {
+                for count in 0..REQUESTS {
+                    let sender = format!("a{number}x{count}@s.example");
+                    let answer = client.ask(&[("sender", &sender)]);
+                    assert!(answer.starts_with("DEFER_IF_PERMIT"), "{answer}");
+                    std::thread::sleep(Duration::from_millis(15));
+                }
+            });
+        }
+    });
+    server.signal(Signal::SIGUSR1);
+    server.wait_for_log("statistics: ", 1);
+    let log = server.log_text();
+    let (batches, commands) = (counted(&log, "batches"), counted(&log, "batched_commands"));
+    println!("check: {commands} commands in {batches} batches");
+    assert_eq!(commands, 30 * REQUESTS as u64);
+    // One in three comes while a commit is under way, without a pause for it.
+    assert!(commands >= 3 * batches, "{batches} batches");
+}
+
 #[test]
 fn when_descriptors_run_out_those_that_fit_are_served() {
     let dir = test_dir();

@@ -113,6 +113,11 @@ impl Committer {
         !self.travellers.is_empty()
     }
 
+    /// How many commands are under way.
+    pub fn under_way(&self) -> usize {
+        self.travellers.iter().flatten().count()
+    }
+
     /// True if commands are left that the writer's queue did not take.
     pub fn has_unsent(&self) -> bool {
         self.travellers

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod datagram;
 pub mod engine;
 pub mod listener;
+pub mod lull;
 pub mod master;
 pub mod pace;
 pub mod recovery;

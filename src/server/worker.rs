@@ -17,6 +17,7 @@ use super::commit::{Committer, Done};
 use super::control::{self, Message};
 use super::counters::Counter;
 use super::engine::{Advance, Engine};
+use super::lull::Lull;
 use super::session::{STALL_LIMIT, Session};
 use super::shared::Shared;
 use crate::log::{Level, Log};
@@ -86,6 +87,8 @@ pub struct Worker {
     idle_look: Duration,
     /// When the last wait was over.
     awake: Instant,
+    /// The pause before a wait.
+    lull: Lull,
     buffer: Vec<u8>,
     command: Vec<u8>,
     done: Vec<Done>,
@@ -130,6 +133,7 @@ impl Worker {
             last_look: Instant::now(),
             idle_look: SHORTEST_IDLE_LOOK,
             awake: Instant::now(),
+            lull: Lull::new(Instant::now()),
             buffer: vec![0; READ_BUFFER],
             command: Vec::new(),
             done: Vec::new(),
@@ -178,10 +182,26 @@ impl Worker {
         Ok(())
     }
 
+    /// Waits until something is ready, and for requests to gather before.
+    fn wait(&mut self) -> io::Result<()> {
+        self.lull.note_turn(Instant::now());
+        let under_way = self.committer.under_way();
+        if let Some(lull) = self.lull.length().filter(|_| under_way == 0) {
+            self.poll.wait_for(&[SIGNALS, CONTROL], Some(lull))?;
+        }
+        self.wait_for_work()?;
+        let (awake, busy_until) = (self.awake, &self.busy_until);
+        self.lull.note_wait(awake, under_way);
+        self.lull.review(awake, || {
+            busy_until.iter().filter(|&&until| until > awake).count()
+        });
+        Ok(())
+    }
+
     /// Waits until something is ready. poll(2) takes time for every descriptor
     /// it is given, so when a few of many connections are busy, only these are
     /// waited for, and the idle ones looked at from time to time.
-    fn wait(&mut self) -> io::Result<()> {
+    fn wait_for_work(&mut self) -> io::Result<()> {
         let now = Instant::now();
         let mut timeout = self.deadline().map(|at| at.saturating_duration_since(now));
         let mut look_begun = None;
@@ -500,6 +520,7 @@ impl Worker {
         match session.read(&mut buffer) {
             Ok(Some(length)) => {
                 self.busy_until[index] = self.awake + BUSY_TIME;
+                self.lull.note_request();
                 self.advance_with(index, &buffer[..length]);
             }
             Ok(None) => self.tidy(index),
