@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 /// The clients are watched for so long before the next decision.
 const WINDOW: Duration = Duration::from_millis(100);
 /// The part of a client's time from request to request that is waited at most.
-const PART: u32 = 3;
+const PART: u32 = 2;
 /// The shortest pause, since poll(2) counts milliseconds, and the longest: no
 /// answer comes later by more than this.
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(10);
 /// A lull that brings fewer requests together costs more than it saves.
-const FEWEST: u32 = 4;
+const FEWEST: u32 = 3;
 
 /// The pause between two turns of a worker, by what it saw of its clients.
 #[derive(Debug)]
@@ -127,8 +127,8 @@ mod tests {
     #[test]
     fn many_slow_clients_are_let_gather() {
         // 10 ms from request to request, of which 1 ms is the worker's.
-        assert_eq!(pause(20, 2000, 2000, MS / 2), Some(3 * MS));
-        assert_eq!(pause(50, 2000, 2000, MS / 2), Some(8 * MS));
+        assert_eq!(pause(20, 2000, 2000, MS / 2), Some(4 * MS));
+        assert_eq!(pause(40, 2000, 2000, MS / 2), Some(9 * MS));
         assert_eq!(pause(100, 2000, 2000, MS / 2), Some(LONGEST));
         assert_eq!(pause(1000, 400, 400, MS), Some(LONGEST));
     }
@@ -137,16 +137,17 @@ mod tests {
     fn nobody_waits_for_others_that_do_not_come() {
         let turn = MS / 10;
         assert_eq!(pause(1, 500, 500, turn), None);
-        assert_eq!(pause(12, 1000, 1000, turn), None);
-        assert_eq!(pause(13, 1000, 1000, turn), Some(4 * MS));
-        assert_eq!(pause(1000, 399, 399, turn), None);
+        assert_eq!(pause(6, 1000, 1000, turn), None);
+        assert_eq!(pause(7, 1000, 1000, turn), Some(3 * MS));
+        assert_eq!(pause(1000, 299, 299, turn), None);
+        assert_eq!(pause(1000, 300, 300, turn), Some(LONGEST));
         assert_eq!(pause(0, 0, 1, turn), None);
     }
 
     #[test]
     fn clients_that_ask_again_at_once_are_served_at_once() {
         assert_eq!(pause(16, 20_000, 2000, MS / 10), None);
-        assert_eq!(pause(200, 70_000, 1000, MS / 10), None);
+        assert_eq!(pause(200, 70_000, 1000, MS * 9 / 10), None);
     }
 
     #[test]
@@ -154,7 +155,7 @@ mod tests {
         // A commit of 5 ms serves one half of them, the next the other.
         assert_eq!(pause(200, 20_000, 200, MS * 49 / 10), None);
         assert_eq!(pause(200, 20_000, 200, MS * 5 / 2), None);
-        assert_eq!(pause(200, 20_000, 200, MS * 12 / 5), Some(MS));
+        assert_eq!(pause(200, 20_000, 200, MS * 12 / 5), Some(2 * MS));
     }
 
     #[test]
