@@ -2,7 +2,7 @@
 //! package is installed, beside the original.
 //!
 //! ```text
-//! cargo bench --bench server                            the default, 3 minutes
+//! cargo bench --bench server                            the default, 5 minutes
 //! cargo bench --bench server -- new,awl 1,16,100        these mixes and connections
 //! cargo bench --bench server -- postgrey workers=1,2,4,8 100,200
 //! cargo bench --bench server -- postgrey triplets=0,1000000 new,known
@@ -11,6 +11,7 @@
 //! cargo bench --bench server -- all rounds=3            every mix; takes long
 //! cargo bench --bench server -- storm                   200 connections at once
 //! cargo bench --bench server -- expiry                  while records expire
+//! cargo bench --bench server -- sessions=10,20,50       behind a real Postfix
 //! ```
 //!
 //! `rounds=5 seconds=0.5` are the rounds, and the length of each run.
@@ -18,13 +19,18 @@
 //! part in the figures. More in `benches/README.md`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../../tests/postfix/instance.rs"]
+mod instance;
 mod load;
 mod measure;
 mod null;
+mod postfix;
 #[path = "../common/requests.rs"]
 mod requests;
 mod selection;
 mod servers;
+#[path = "../../tests/postfix/smtp.rs"]
+mod smtp;
 mod traffic;
 
 use std::fs::File;
@@ -84,6 +90,9 @@ fn run(arguments: &[String]) -> io::Result<()> {
     }
     if selection.has_expiry {
         measure::measure_expiry()?;
+    }
+    if !selection.sessions.is_empty() {
+        postfix::measure_postfix(&selection.sessions, selection.rounds, time)?;
     }
     print_load();
     Ok(())

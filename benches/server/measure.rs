@@ -118,7 +118,8 @@ fn print_row(
     );
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+/// The median; 0 of nothing.
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

@@ -19,6 +19,8 @@ pub struct Selection {
     pub tables: Vec<Table>,
     pub has_storm: bool,
     pub has_expiry: bool,
+    /// Numbers of SMTP sessions behind a real Postfix.
+    pub sessions: Vec<usize>,
     pub rounds: usize,
     pub seconds: f64,
 }
@@ -30,7 +32,7 @@ pub const USAGE: &str = "arguments, each a list with commas:
   tcp,unix                                  transports
   postgrey,null,original                    servers
   workers=1,2,4,8   sync=commit,none   triplets=0,1000000   idle=0,2000
-  storm   expiry   all   rounds=5   seconds=0.5";
+  storm   expiry   sessions=10,20,50 (behind Postfix)   all   rounds=5   seconds=0.5";
 
 /// The selection of these arguments; none: the default one.
 pub fn select(arguments: &[String]) -> Result<Selection, String> {
@@ -38,6 +40,7 @@ pub fn select(arguments: &[String]) -> Result<Selection, String> {
         tables: Vec::new(),
         has_storm: false,
         has_expiry: false,
+        sessions: Vec::new(),
         rounds: 5,
         seconds: 0.5,
     };
@@ -49,6 +52,7 @@ pub fn select(arguments: &[String]) -> Result<Selection, String> {
                 ("", "storm") => set(&mut selection.has_storm),
                 ("", "expiry") => set(&mut selection.has_expiry),
                 ("", "all") => axes.take_all(),
+                ("sessions", _) => add_sessions(&mut selection.sessions, value),
                 ("rounds", _) => value.parse().is_ok_and(|n| put(&mut selection.rounds, n)),
                 ("seconds", _) => value.parse().is_ok_and(|n| put(&mut selection.seconds, n)),
                 _ => axes.take(name, value),
@@ -61,9 +65,10 @@ pub fn select(arguments: &[String]) -> Result<Selection, String> {
     selection.rounds = selection.rounds.max(1);
     if axes != Axes::default() {
         selection.tables.push(axes.table());
-    } else if !selection.has_storm && !selection.has_expiry {
+    } else if !selection.has_storm && !selection.has_expiry && selection.sessions.is_empty() {
         selection.tables = default_tables();
         (selection.has_storm, selection.has_expiry) = (true, true);
+        selection.sessions = vec![50];
     }
     for table in &mut selection.tables {
         table.setups.retain(|setup| setup.program.is_there());
@@ -74,6 +79,16 @@ pub fn select(arguments: &[String]) -> Result<Selection, String> {
 fn set(switch: &mut bool) -> bool {
     *switch = true;
     true
+}
+
+/// As many as Postfix has processes for, and addresses are made for.
+fn add_sessions(list: &mut Vec<usize>, value: &str) -> bool {
+    let sessions = value
+        .parse::<usize>()
+        .ok()
+        .filter(|n| (1..=200).contains(n));
+    list.extend(sessions);
+    sessions.is_some()
 }
 
 fn put<T>(place: &mut T, value: T) -> bool {
@@ -191,7 +206,7 @@ impl Axes {
     }
 }
 
-/// What tells most in less than three minutes.
+/// What tells most in five minutes.
 fn default_tables() -> Vec<Table> {
     let rows = |list: &[(&str, usize)]| {
         list.iter()

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, Uid, User, chown};
+use nix::unistd::{Pid, SysconfVar, Uid, User, chown, sysconf};
 use postgrey::policy::command::{Command as StoreCommand, Now};
 use postgrey::policy::rules::Rules;
 use postgrey::store::Store;
@@ -194,6 +194,31 @@ impl Server {
         self.folder.path()
     }
 
+    /// Seconds of the processor that its processes have taken.
+    pub fn processor_time(&self) -> io::Result<f64> {
+        let own = self.child.id().to_string();
+        let mut ticks = 0;
+        for entry in fs::read_dir("/proc")? {
+            let Ok(stat) = fs::read_to_string(entry?.path().join("stat")) else {
+                continue;
+            };
+            // The name of the program may hold anything.
+            let Some((start, fields)) = stat.rsplit_once(')') else {
+                continue;
+            };
+            let fields: Vec<&str> = fields.split_whitespace().collect();
+            let is_own = start.split(' ').next() == Some(&own);
+            if is_own || fields.get(1) == Some(&own.as_str()) {
+                let counts = fields.iter().skip(11).take(2);
+                ticks += counts
+                    .filter_map(|count| count.parse::<u64>().ok())
+                    .sum::<u64>();
+            }
+        }
+        let rate = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
+        Ok(ticks as f64 / rate as f64)
+    }
+
     fn wait_until_it_serves(&mut self) -> io::Result<()> {
         let start = Instant::now();
         while self.address.connect().is_err() {
@@ -275,7 +300,8 @@ fn whitelists(folder: &Path) -> io::Result<[String; 2]> {
     ])
 }
 
-fn free_address() -> io::Result<SocketAddr> {
+/// An address nobody listens on.
+pub fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 

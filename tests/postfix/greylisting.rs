@@ -22,7 +22,10 @@ pub fn scenarios(home: &Path) -> Vec<Scenario> {
     vec![
         Scenario {
             name: "inet",
-            service: Service::at_rcpt(&format!("check_policy_service inet:127.0.0.1:{inet}")),
+            service: Service::at_rcpt(
+                free_port(),
+                &format!("check_policy_service inet:127.0.0.1:{inet}"),
+            ),
             play: Box::new(move |stage, port| {
                 let at = format!("--inet=127.0.0.1:{inet}");
                 let server = Server::start(&stage.folder("inet"), &[&at, "--delay=3"]);
@@ -32,7 +35,7 @@ pub fn scenarios(home: &Path) -> Vec<Scenario> {
         },
         Scenario {
             name: "unix",
-            service: Service::at_rcpt("check_policy_service unix:postgrey/socket"),
+            service: Service::at_rcpt(free_port(), "check_policy_service unix:postgrey/socket"),
             play: Box::new(move |stage, port| {
                 fs::create_dir_all(socket.parent().unwrap()).unwrap();
                 let at = format!("--unix={}", socket.display());
@@ -43,7 +46,7 @@ pub fn scenarios(home: &Path) -> Vec<Scenario> {
         },
         Scenario {
             name: "spawn",
-            service: Service::at_rcpt("check_policy_service unix:private/policy"),
+            service: Service::at_rcpt(free_port(), "check_policy_service unix:private/policy"),
             play: Box::new(|stage, port| {
                 let dbdir = stage.home.join("servers/spawn/db");
                 make_dbdir(&dbdir);
@@ -52,7 +55,10 @@ pub fn scenarios(home: &Path) -> Vec<Scenario> {
         },
         Scenario {
             name: "whitelists",
-            service: Service::at_rcpt(&format!("check_policy_service inet:127.0.0.1:{lists}")),
+            service: Service::at_rcpt(
+                free_port(),
+                &format!("check_policy_service inet:127.0.0.1:{lists}"),
+            ),
             play: Box::new(move |stage, port| whitelists(stage, port, lists)),
         },
     ]

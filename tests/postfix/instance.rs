@@ -1,13 +1,15 @@
 //! A Postfix of its own: configuration, queue, data and mail in a directory
 //! that goes away with it, on loopback ports; nothing of the system's Postfix
-//! is touched.
+//! is touched. The benchmark has one, too.
+#![allow(dead_code)] // each program uses its part
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::server::{PATIENCE, free_port};
+/// How long Postfix may take for a mail, and to end.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How one smtpd asks the policy server.
 pub struct Service {
@@ -18,9 +20,9 @@ pub struct Service {
 
 impl Service {
     /// An smtpd that asks at RCPT only.
-    pub fn at_rcpt(policy: &str) -> Service {
+    pub fn at_rcpt(port: u16, policy: &str) -> Service {
         Service {
-            port: free_port(),
+            port,
             settings: vec![format!(
                 "smtpd_recipient_restrictions=reject_unauth_destination,{policy},permit"
             )],
@@ -28,8 +30,8 @@ impl Service {
     }
 
     /// An smtpd that asks at RCPT and DATA.
-    pub fn at_rcpt_and_data(policy: &str) -> Service {
-        let mut service = Service::at_rcpt(policy);
+    pub fn at_rcpt_and_data(port: u16, policy: &str) -> Service {
+        let mut service = Service::at_rcpt(port, policy);
         service
             .settings
             .push(format!("smtpd_data_restrictions={policy},permit"));
@@ -97,6 +99,7 @@ impl Postfix {
              alias_maps =\n\
              bounce_size_limit = 1000\n\
              smtputf8_enable = no\n\
+             in_flow_delay = 0\n\
              policy_time_limit = 3600\n"
         )
     }

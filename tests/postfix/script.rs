@@ -24,7 +24,10 @@ pub fn scenarios() -> Vec<Scenario> {
     let policy = free_port();
     vec![Scenario {
         name: "script",
-        service: Service::at_rcpt(&format!("check_policy_service inet:127.0.0.1:{policy}")),
+        service: Service::at_rcpt(
+            free_port(),
+            &format!("check_policy_service inet:127.0.0.1:{policy}"),
+        ),
         play: Box::new(move |stage, port| life(stage, port, policy)),
     }]
 }

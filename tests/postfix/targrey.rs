@@ -39,17 +39,17 @@ pub fn scenarios(home: &Path) -> Vec<Scenario> {
         },
         Scenario {
             name: "s25r",
-            service: Service::at_rcpt_and_data(&policy(built_in)),
+            service: Service::at_rcpt_and_data(free_port(), &policy(built_in)),
             play: Box::new(move |stage, port| built_in_rules(stage, port, built_in)),
         },
         Scenario {
             name: "tarpit-alone",
-            service: Service::at_rcpt(&policy(alone)),
+            service: Service::at_rcpt(free_port(), &policy(alone)),
             play: Box::new(move |stage, port| tarpit_alone(stage, port, alone)),
         },
         Scenario {
             name: "sleepers",
-            service: Service::at_rcpt_and_data(&policy(many)),
+            service: Service::at_rcpt_and_data(free_port(), &policy(many)),
             play: Box::new(move |stage, port| sleepers(stage, port, many)),
         },
     ]

@@ -16,7 +16,10 @@ fn scenario(
     let policy = free_port();
     Scenario {
         name,
-        service: Service::at_rcpt(&format!("check_policy_service inet:127.0.0.1:{policy}")),
+        service: Service::at_rcpt(
+            free_port(),
+            &format!("check_policy_service inet:127.0.0.1:{policy}"),
+        ),
         play: Box::new(move |stage, port| {
             let at = format!("--inet=127.0.0.1:{policy}");
             let args: Vec<&str> = [at.as_str(), "--delay=3"]
