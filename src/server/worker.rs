@@ -186,8 +186,10 @@ impl Worker {
     fn wait(&mut self) -> io::Result<()> {
         self.lull.note_turn(Instant::now());
         let under_way = self.committer.under_way();
-        if let Some(lull) = self.lull.length().filter(|_| under_way == 0) {
-            self.poll.wait_for(&[SIGNALS, CONTROL], Some(lull))?;
+        if let Some(lull) = self.lull.length() {
+            // Clients, too, whose commands are with the writer wait no longer.
+            let besides = [SIGNALS, CONTROL, FROM_WRITER, TO_WRITER];
+            self.poll.wait_for(&besides, Some(lull))?;
         }
         self.wait_for_work()?;
         let (awake, busy_until) = (self.awake, &self.busy_until);
