@@ -10,8 +10,13 @@ use std::time::{Duration, Instant};
 
 /// The clients are watched for so long before the next decision.
 const WINDOW: Duration = Duration::from_millis(100);
-/// The part of a client's time from request to request that is waited at most.
+/// The part of a client's time from request to request that is waited.
 const PART: u32 = 2;
+/// A client whose own time is a smaller part than that of the time its request
+/// is in hand waits for the worker, which therefore does not wait for it. No
+/// smaller part: among busy clients the worker has its requests in hand for
+/// longer than it needs.
+const LEAST_PART: u32 = 2;
 /// The shortest pause, since poll(2) counts milliseconds, and the longest: no
 /// answer comes later by more than this.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -88,13 +93,13 @@ impl Lull {
         self.length = interval.and_then(|interval| {
             let cycle = interval.saturating_mul(u32::try_from(clients()).unwrap_or(u32::MAX));
             // A request may have waited for as long as those before it were in
-            // hand. What is left is the client's own time; when it is the
-            // smaller part, it is the worker that the clients wait for.
+            // hand. What is left is the client's own time.
             let served = self.in_hand / self.requests * 2;
             let absence = cycle.saturating_sub(served);
             let length = (absence / PART).min(LONGEST);
-            let pays = absence > served && length >= SHORTEST.max(interval * FEWEST);
-            pays.then(|| Duration::from_millis(length.as_millis() as u64))
+            let waits_for_us = absence <= served / LEAST_PART;
+            let pays = !waits_for_us && length >= SHORTEST.max(interval * FEWEST);
+            pays.then(|| Duration::from_millis((length + SHORTEST / 2).as_millis() as u64))
         });
         *self = Lull {
             length: self.length,
@@ -127,8 +132,9 @@ mod tests {
     #[test]
     fn many_slow_clients_are_let_gather() {
         // 10 ms from request to request, of which 1 ms is the worker's.
-        assert_eq!(pause(20, 2000, 2000, MS / 2), Some(4 * MS));
-        assert_eq!(pause(40, 2000, 2000, MS / 2), Some(9 * MS));
+        assert_eq!(pause(20, 2000, 2000, MS / 2), Some(5 * MS));
+        assert_eq!(pause(20, 2200, 2200, MS / 2), Some(4 * MS));
+        assert_eq!(pause(40, 2000, 2000, MS / 2), Some(LONGEST));
         assert_eq!(pause(100, 2000, 2000, MS / 2), Some(LONGEST));
         assert_eq!(pause(1000, 400, 400, MS), Some(LONGEST));
     }
@@ -154,8 +160,8 @@ mod tests {
     fn clients_that_wait_for_the_worker_are_not_kept_longer() {
         // A commit of 5 ms serves one half of them, the next the other.
         assert_eq!(pause(200, 20_000, 200, MS * 49 / 10), None);
-        assert_eq!(pause(200, 20_000, 200, MS * 5 / 2), None);
-        assert_eq!(pause(200, 20_000, 200, MS * 12 / 5), Some(2 * MS));
+        assert_eq!(pause(200, 20_000, 200, MS * 34 / 10), None);
+        assert_eq!(pause(200, 20_000, 200, MS * 33 / 10), Some(2 * MS));
     }
 
     #[test]

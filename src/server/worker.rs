@@ -171,10 +171,7 @@ impl Worker {
         if control.input || control.gone {
             self.act_on_control();
         }
-        if self.poll.readiness(FROM_WRITER).input || self.poll.readiness(TO_WRITER).output {
-            self.committer.receive(&mut self.done);
-            self.finish_requests();
-        }
+        self.take_outcomes();
         self.accept();
         self.serve();
         self.look_after_time();
@@ -182,21 +179,51 @@ impl Worker {
         Ok(())
     }
 
+    /// Answers the requests whose outcomes have come, and goes on with sending
+    /// commands that the writer's queue did not take.
+    fn take_outcomes(&mut self) {
+        if self.poll.readiness(FROM_WRITER).input || self.poll.readiness(TO_WRITER).output {
+            self.committer.receive(&mut self.done);
+            self.finish_requests();
+        }
+    }
+
     /// Waits until something is ready, and for requests to gather before.
     fn wait(&mut self) -> io::Result<()> {
         self.lull.note_turn(Instant::now());
-        let under_way = self.committer.under_way();
-        if let Some(lull) = self.lull.length() {
-            // Clients, too, whose commands are with the writer wait no longer.
-            let besides = [SIGNALS, CONTROL, FROM_WRITER, TO_WRITER];
-            self.poll.wait_for(&besides, Some(lull))?;
+        if let Some(length) = self.lull.length() {
+            self.pause(length)?;
         }
+        let under_way = self.committer.under_way();
         self.wait_for_work()?;
         let (awake, busy_until) = (self.awake, &self.busy_until);
         self.lull.note_wait(awake, under_way);
         self.lull.review(awake, || {
             busy_until.iter().filter(|&&until| until > awake).count()
         });
+        Ok(())
+    }
+
+    /// Reads no requests for so long; those whose outcomes come meanwhile are
+    /// answered at once.
+    fn pause(&mut self, length: Duration) -> io::Result<()> {
+        const BESIDES: [usize; 4] = [SIGNALS, CONTROL, FROM_WRITER, TO_WRITER];
+        let mut now = Instant::now();
+        let end = now + length;
+        while now < end {
+            let under_way = self.committer.under_way();
+            let ready = self.poll.wait_for(&BESIDES, Some(end - now))?;
+            now = Instant::now();
+            self.lull.note_wait(now, under_way);
+            let control = self.poll.readiness(CONTROL);
+            if self.poll.readiness(SIGNALS).input || control.input || control.gone {
+                break;
+            }
+            if ready > 0 {
+                self.take_outcomes();
+                self.watch_writer();
+            }
+        }
         Ok(())
     }
 
