@@ -11,7 +11,7 @@
 //! cargo bench --bench server -- all rounds=3            every mix; takes long
 //! cargo bench --bench server -- storm                   200 connections at once
 //! cargo bench --bench server -- expiry                  while records expire
-//! cargo bench --bench server -- sessions=10,20,50       behind a real Postfix
+//! cargo bench --bench server -- sessions=10,50 tcp,unix behind a real Postfix
 //! ```
 //!
 //! `rounds=5 seconds=0.5` are the rounds, and the length of each run.
@@ -92,7 +92,8 @@ fn run(arguments: &[String]) -> io::Result<()> {
         measure::measure_expiry()?;
     }
     if !selection.sessions.is_empty() {
-        postfix::measure_postfix(&selection.sessions, selection.rounds, time)?;
+        let transports = &selection.session_transports;
+        postfix::measure_postfix(&selection.sessions, transports, selection.rounds, time)?;
     }
     print_load();
     Ok(())

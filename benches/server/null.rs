@@ -1,9 +1,11 @@
 //! The null server: reads requests, splits their attributes, answers DUNNO.
 //! What no server can beat that works as ours does.
 
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
 use postgrey::sys::poll::{Interest, PollSet};
@@ -12,7 +14,12 @@ use socket2::Socket;
 /// Serves at an address until standard input ends.
 pub fn serve(transport: &str, address: &str) {
     let listener: OwnedFd = match transport {
-        "unix" => UnixListener::bind(address).unwrap().into(),
+        "unix" => {
+            let listener = UnixListener::bind(address).unwrap();
+            // The clients may be another user's, as Postfix's are.
+            fs::set_permissions(address, Permissions::from_mode(0o666)).unwrap();
+            listener.into()
+        }
         _ => TcpListener::bind(address).unwrap().into(),
     };
     let listener = Socket::from(listener);

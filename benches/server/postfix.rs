@@ -11,7 +11,7 @@ use nix::unistd::Uid;
 use crate::instance::{Postfix, Service};
 use crate::load::Address;
 use crate::measure::median;
-use crate::servers::{Program, Server, Setup, make_folder};
+use crate::servers::{Program, Server, Setup, Transport, make_folder};
 use crate::smtp::Smtp;
 
 /// Runs are that many times longer than others: the system counts the time of
@@ -35,8 +35,7 @@ const MAILS: [(&str, Mail); 3] = [
 
 /// A server, and the smtpd that asks it.
 struct Contestant {
-    program: Program,
-    label: String,
+    setup: Setup,
     server: Server,
     service: Service,
 }
@@ -50,8 +49,13 @@ struct Run {
     cost: f64,
 }
 
-/// Measures with these numbers of sessions.
-pub fn measure_postfix(sessions: &[usize], rounds: usize, time: Duration) -> io::Result<()> {
+/// Measures with these numbers of sessions, over each transport.
+pub fn measure_postfix(
+    sessions: &[usize],
+    transports: &[Transport],
+    rounds: usize,
+    time: Duration,
+) -> io::Result<()> {
     println!("\n### Processor time behind Postfix\n");
     if !Path::new("/usr/sbin/postfix").exists() || !Uid::effective().is_root() {
         println!("Not measured: it takes Postfix, and root to start it.");
@@ -61,10 +65,12 @@ pub fn measure_postfix(sessions: &[usize], rounds: usize, time: Duration) -> io:
         "| mail | sessions | server | requests/s | µs a request | least | most | original's |"
     );
     println!("|---|--:|---|--:|--:|--:|--:|--:|");
-    let contestants = Program::ALL
+    let programs = || Program::ALL.map(|(_, program)| program).into_iter();
+    let contestants = transports
         .iter()
-        .filter(|(_, program)| program.is_there())
-        .map(|(_, program)| start(*program))
+        .flat_map(|&transport| programs().map(move |program| (program, transport)))
+        .filter(|(program, _)| program.is_there())
+        .map(|(program, transport)| start(program, transport))
         .collect::<io::Result<Vec<_>>>()?;
     let services: Vec<&Service> = contestants.iter().map(|c| &c.service).collect();
     let folder = make_folder()?;
@@ -84,12 +90,13 @@ pub fn measure_postfix(sessions: &[usize], rounds: usize, time: Duration) -> io:
                     }
                 }
             }
-            let original = contestants
-                .iter()
-                .position(|contestant| contestant.program == Program::Original);
             for (contestant, own) in contestants.iter().zip(&runs) {
+                let original = contestants.iter().position(|other| {
+                    other.setup.program == Program::Original
+                        && other.setup.transport == contestant.setup.transport
+                });
                 print_row(
-                    &format!("{name} | {sessions} | {}", contestant.label),
+                    &format!("{name} | {sessions} | {}", contestant.setup.label()),
                     own,
                     original.map(|index| &runs[index][..]),
                 );
@@ -99,18 +106,21 @@ pub fn measure_postfix(sessions: &[usize], rounds: usize, time: Duration) -> io:
     Ok(())
 }
 
-fn start(program: Program) -> io::Result<Contestant> {
-    let setup = Setup::of(program);
+fn start(program: Program, transport: Transport) -> io::Result<Contestant> {
+    let setup = Setup {
+        transport,
+        ..Setup::of(program)
+    };
     let server = Server::start(&setup)?;
-    let Address::Tcp(policy) = server.address else {
-        return Err(io::Error::other("a TCP address was expected"));
+    let address = match &server.address {
+        Address::Tcp(address) => format!("inet:{address}"),
+        Address::Unix(path) => format!("unix:{}", path.display()),
     };
     let port = crate::servers::free_address()?.port();
     Ok(Contestant {
-        program,
-        label: setup.label(),
+        setup,
         server,
-        service: Service::at_rcpt(port, &format!("check_policy_service inet:{policy}")),
+        service: Service::at_rcpt(port, &format!("check_policy_service {address}")),
     })
 }
 
@@ -125,7 +135,7 @@ fn offer(
     let spent = || contestant.server.processor_time();
     let barrier = Barrier::new(sessions + 1);
     let expected = match mail {
-        Mail::New | Mail::Early if contestant.program != Program::Null => 450,
+        Mail::New | Mail::Early if contestant.setup.program != Program::Null => 450,
         _ => 250,
     };
     std::thread::scope(|scope| {
@@ -139,36 +149,39 @@ fn offer(
                     };
                     let mut smtp = Smtp::appear_as(port, &format!("198.18.{session}.7"), name);
                     let mut number = 0;
-                    let mut next = || {
+                    let mut next = || -> io::Result<()> {
                         let sender = match mail {
                             Mail::New => format!("n{serial}x{number}@s.example"),
                             _ => format!("e{}@s.example", number % 50),
                         };
                         number += 1;
                         let reply = smtp.offer(&sender, "user@example.org");
-                        assert_eq!(reply.code, expected, "{reply}");
+                        match reply.code == expected {
+                            true => Ok(()),
+                            false => Err(io::Error::other(format!("not {expected}: {reply}"))),
+                        }
                     };
                     // Postfix starts the processes for it.
-                    next();
+                    let first = next();
+                    // The others wait here, whatever the reply was.
                     barrier.wait();
                     barrier.wait();
+                    first?;
                     let start = Instant::now();
                     let mut count = 0;
                     while start.elapsed() < time {
-                        next();
+                        next()?;
                         count += 1;
                     }
-                    count
+                    Ok(count)
                 })
             })
             .collect();
         barrier.wait();
         let (before, start) = (spent(), Instant::now());
         barrier.wait();
-        let count: u32 = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .sum();
+        let counts = threads.into_iter().map(|thread| thread.join().unwrap());
+        let count = counts.sum::<io::Result<u32>>()?;
         let seconds = start.elapsed().as_secs_f64();
         Ok(Run {
             rate: f64::from(count) / seconds,

@@ -21,6 +21,8 @@ pub struct Selection {
     pub has_expiry: bool,
     /// Numbers of SMTP sessions behind a real Postfix.
     pub sessions: Vec<usize>,
+    /// How its smtpds come to the server.
+    pub session_transports: Vec<Transport>,
     pub rounds: usize,
     pub seconds: f64,
 }
@@ -32,7 +34,7 @@ pub const USAGE: &str = "arguments, each a list with commas:
   tcp,unix                                  transports
   postgrey,null,original                    servers
   workers=1,2,4,8   sync=commit,none   triplets=0,1000000   idle=0,2000
-  storm   expiry   sessions=10,20,50 (behind Postfix)   all   rounds=5   seconds=0.5";
+  storm   expiry   sessions=10,50 (behind Postfix)   all   rounds=5   seconds=0.5";
 
 /// The selection of these arguments; none: the default one.
 pub fn select(arguments: &[String]) -> Result<Selection, String> {
@@ -41,6 +43,7 @@ pub fn select(arguments: &[String]) -> Result<Selection, String> {
         has_storm: false,
         has_expiry: false,
         sessions: Vec::new(),
+        session_transports: vec![Transport::Tcp],
         rounds: 5,
         seconds: 0.5,
     };
@@ -63,6 +66,9 @@ pub fn select(arguments: &[String]) -> Result<Selection, String> {
         }
     }
     selection.rounds = selection.rounds.max(1);
+    if !selection.sessions.is_empty() && axes.has_transports_alone() {
+        selection.session_transports = std::mem::take(&mut axes.transports);
+    }
     if axes != Axes::default() {
         selection.tables.push(axes.table());
     } else if !selection.has_storm && !selection.has_expiry && selection.sessions.is_empty() {
@@ -144,6 +150,16 @@ impl Axes {
             }
             _ => false,
         }
+    }
+
+    /// True if nothing was chosen but how clients come to a server.
+    fn has_transports_alone(&self) -> bool {
+        let transports = self.transports.clone();
+        let alone = Axes {
+            transports,
+            ..Axes::default()
+        };
+        !self.transports.is_empty() && *self == alone
     }
 
     fn take_all(&mut self) -> bool {

@@ -123,7 +123,7 @@ impl Server {
         let folder = make_folder()?;
         let dbdir = make_server_dir(&folder.path().join("db"))?;
         if setup.triplets > 0 {
-            fill(&dbdir, setup.triplets, 0)?;
+            fill(&dbdir, filler_keys(setup.triplets), 0)?;
         }
         let mut options = Vec::new();
         if let Some(workers) = setup.workers {
@@ -305,9 +305,16 @@ pub fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
+/// So many triplets, in the order in which they come: anywhere among the keys.
+pub fn filler_keys(triplets: u64) -> Vec<(Vec<u8>, u64)> {
+    (0..triplets)
+        .map(|number| (filler_key(number), number))
+        .collect()
+}
+
 /// Fills a database with triplets that were seen within the last day; the
 /// first `expired` of each thousand were last seen 100 days ago.
-pub fn fill(dbdir: &Path, triplets: u64, expired: u64) -> io::Result<()> {
+pub fn fill(dbdir: &Path, triplets: Vec<(Vec<u8>, u64)>, expired: u64) -> io::Result<()> {
     const BATCH: usize = 20_000;
     let mut store = LmdbStore::new(LmdbOptions {
         dir: dbdir.to_owned(),
@@ -318,13 +325,8 @@ pub fn fill(dbdir: &Path, triplets: u64, expired: u64) -> io::Result<()> {
     let now = std::time::UNIX_EPOCH
         .elapsed()
         .map_or(0, |since| since.as_secs());
-    // In the order of the keys there are no pages left over.
-    let mut records: Vec<(Vec<u8>, u64)> = (0..triplets)
-        .map(|number| (filler_key(number), number))
-        .collect();
-    records.sort_unstable();
     let mut outcomes = Vec::new();
-    for batch in records.chunks(BATCH) {
+    for batch in triplets.chunks(BATCH) {
         let commands: Vec<StoreCommand> = batch
             .iter()
             .map(|(key, number)| {
