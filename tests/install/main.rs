@@ -18,6 +18,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -59,8 +60,11 @@ fn find_or_skip(program: &str, what: &str) -> Option<PathBuf> {
     found
 }
 
-/// The shells that are there, each once: sh is often one of the others.
+/// The shells that are there, each once: sh is often one of the others. They
+/// can trap HUP, even where the tests were started with it ignored, as by
+/// nohup(1): what has a handler here is at its default behind exec(2).
 fn shells(what: &str) -> Vec<PathBuf> {
+    signal_hook::flag::register(libc::SIGHUP, Arc::default()).unwrap();
     let mut seen = Vec::new();
     let mut found: Vec<PathBuf> = Vec::new();
     for name in SHELLS {
