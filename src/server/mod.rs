@@ -18,6 +18,7 @@ pub mod recovery;
 pub mod session;
 pub mod shared;
 pub mod spawn;
+pub mod waiting;
 pub mod worker;
 pub mod writer;
 

@@ -20,8 +20,9 @@ use super::engine::{Advance, Engine};
 use super::lull::Lull;
 use super::session::{STALL_LIMIT, Session};
 use super::shared::Shared;
+use super::waiting::Waiting;
 use crate::log::{Level, Log};
-use crate::sys::poll::{Interest, PollSet};
+use crate::sys::poll::Interest;
 use crate::sys::signals::Signals;
 
 /// Octets read at once.
@@ -35,19 +36,6 @@ const POLITENESS: Duration = Duration::from_millis(1);
 const FAIR_LEAD: usize = 4;
 /// How long a listener is left alone when descriptors have run out.
 const DESCRIPTOR_PAUSE: Duration = Duration::from_secs(1);
-
-/// From this number of connections on it pays to wait for the busy ones alone.
-const MANY_CONNECTIONS: usize = 50;
-/// A connection that was read from is busy for this long.
-const BUSY_TIME: Duration = Duration::from_millis(100);
-/// A new one, whose first request is expected.
-const NEW_TIME: Duration = Duration::from_millis(10);
-/// How often the idle connections are looked at while others are busy: as
-/// often as that takes a hundredth of the time, within these bounds. So long
-/// may the first request of an idle connection wait.
-const IDLE_LOOK_PART: u32 = 100;
-const SHORTEST_IDLE_LOOK: Duration = Duration::from_millis(2);
-const LONGEST_IDLE_LOOK: Duration = Duration::from_millis(25);
 
 /// Places in the poll set: signals, master, writer, queue of the writer, then
 /// the listeners, then the connections.
@@ -69,24 +57,8 @@ pub struct Worker {
     sessions: Vec<Option<Session>>,
     /// Tells a connection from an earlier one at the same index.
     serials: Vec<u32>,
-    /// So long more is expected of the connection at the same index. Apart from
-    /// the connections, which fill many pages of memory.
-    busy_until: Vec<Instant>,
     free: Vec<usize>,
-    poll: PollSet,
-    /// The place of the first connection in the poll set. It stays when the
-    /// listeners go. There are no gaps: poll(2) refuses a set that is longer
-    /// than the limit of descriptors.
-    first_session: usize,
-    /// The places that are waited for between two looks at all of them.
-    busy: Vec<usize>,
-    /// The last wait was for the busy ones alone.
-    waited_for_busy: bool,
-    last_look: Instant,
-    /// The time between two looks.
-    idle_look: Duration,
-    /// When the last wait was over.
-    awake: Instant,
+    waiting: Waiting,
     /// The pause before a wait.
     lull: Lull,
     buffer: Vec<u8>,
@@ -114,7 +86,7 @@ impl Worker {
         log: Rc<Log>,
         shared: Shared,
     ) -> Self {
-        let first_session = LISTENERS + listeners.len();
+        let waiting = Waiting::new(LISTENERS + listeners.len());
         Worker {
             place,
             engine,
@@ -124,15 +96,8 @@ impl Worker {
             signals,
             sessions: Vec::new(),
             serials: Vec::new(),
-            busy_until: Vec::new(),
             free: Vec::new(),
-            poll: PollSet::default(),
-            first_session,
-            busy: Vec::new(),
-            waited_for_busy: false,
-            last_look: Instant::now(),
-            idle_look: SHORTEST_IDLE_LOOK,
-            awake: Instant::now(),
+            waiting,
             lull: Lull::new(Instant::now()),
             buffer: vec![0; READ_BUFFER],
             command: Vec::new(),
@@ -147,10 +112,15 @@ impl Worker {
 
     /// Serves until it is told to stop or the master is gone.
     pub fn run(&mut self) -> io::Result<()> {
-        self.poll.set(SIGNALS, &self.signals, Interest::INPUT);
-        self.poll.set(CONTROL, &self.control, Interest::INPUT);
+        self.waiting
+            .poll
+            .set(SIGNALS, &self.signals, Interest::INPUT);
+        self.waiting
+            .poll
+            .set(CONTROL, &self.control, Interest::INPUT);
         if let Some(link) = self.committer.link() {
-            self.poll
+            self.waiting
+                .poll
                 .set(FROM_WRITER, &link.from_writer, Interest::INPUT);
         }
         self.watch_listeners();
@@ -164,10 +134,10 @@ impl Worker {
 
     fn turn(&mut self) -> io::Result<()> {
         self.wait()?;
-        if self.poll.readiness(SIGNALS).input {
+        if self.waiting.poll.readiness(SIGNALS).input {
             self.act_on_signals();
         }
-        let control = self.poll.readiness(CONTROL);
+        let control = self.waiting.poll.readiness(CONTROL);
         if control.input || control.gone {
             self.act_on_control();
         }
@@ -182,7 +152,9 @@ impl Worker {
     /// Answers the requests whose outcomes have come, and goes on with sending
     /// commands that the writer's queue did not take.
     fn take_outcomes(&mut self) {
-        if self.poll.readiness(FROM_WRITER).input || self.poll.readiness(TO_WRITER).output {
+        if self.waiting.poll.readiness(FROM_WRITER).input
+            || self.waiting.poll.readiness(TO_WRITER).output
+        {
             self.committer.receive(&mut self.done);
             self.finish_requests();
         }
@@ -195,12 +167,10 @@ impl Worker {
             self.pause(length)?;
         }
         let under_way = self.committer.under_way();
-        self.wait_for_work()?;
-        let (awake, busy_until) = (self.awake, &self.busy_until);
-        self.lull.note_wait(awake, under_way);
-        self.lull.review(awake, || {
-            busy_until.iter().filter(|&&until| until > awake).count()
-        });
+        self.waiting.wait(self.deadline(), self.connections())?;
+        let waiting = &self.waiting;
+        self.lull.note_wait(waiting.awake(), under_way);
+        self.lull.review(waiting.awake(), || waiting.count_busy());
         Ok(())
     }
 
@@ -212,11 +182,11 @@ impl Worker {
         let end = now + length;
         while now < end {
             let under_way = self.committer.under_way();
-            let ready = self.poll.wait_for(&BESIDES, Some(end - now))?;
+            let ready = self.waiting.poll.wait_for(&BESIDES, Some(end - now))?;
             now = Instant::now();
             self.lull.note_wait(now, under_way);
-            let control = self.poll.readiness(CONTROL);
-            if self.poll.readiness(SIGNALS).input || control.input || control.gone {
+            let control = self.waiting.poll.readiness(CONTROL);
+            if self.waiting.poll.readiness(SIGNALS).input || control.input || control.gone {
                 break;
             }
             if ready > 0 {
@@ -225,57 +195,6 @@ impl Worker {
             }
         }
         Ok(())
-    }
-
-    /// Waits until something is ready. poll(2) takes time for every descriptor
-    /// it is given, so when a few of many connections are busy, only these are
-    /// waited for, and the idle ones looked at from time to time.
-    fn wait_for_work(&mut self) -> io::Result<()> {
-        let now = Instant::now();
-        let mut timeout = self.deadline().map(|at| at.saturating_duration_since(now));
-        let mut look_begun = None;
-        if !self.busy.is_empty() {
-            let at_most = timeout.map_or(self.idle_look, |timeout| timeout.min(self.idle_look));
-            let ready = self.poll.wait_for(&self.busy, Some(at_most))?;
-            self.awake = Instant::now();
-            self.waited_for_busy = true;
-            if ready > 0 && self.awake.duration_since(self.last_look) < self.idle_look {
-                return Ok(());
-            }
-            if ready > 0 {
-                timeout = Some(Duration::ZERO);
-                look_begun = Some(self.awake);
-            }
-        }
-        self.poll.wait(timeout)?;
-        self.awake = Instant::now();
-        self.waited_for_busy = false;
-        self.last_look = self.awake;
-        self.choose_busy();
-        if let Some(begun) = look_begun {
-            let took = begun.elapsed();
-            self.idle_look = (took * IDLE_LOOK_PART).clamp(SHORTEST_IDLE_LOOK, LONGEST_IDLE_LOOK);
-        }
-        Ok(())
-    }
-
-    /// Chooses what is waited for between two looks at everything: nothing if
-    /// that is not worth it.
-    fn choose_busy(&mut self) {
-        self.busy.clear();
-        if self.connections() < MANY_CONNECTIONS {
-            return;
-        }
-        let now = self.last_look;
-        let first = self.first_session;
-        let sessions = self.busy_until.iter().enumerate();
-        let busy = sessions.filter(|&(_, &until)| until > now);
-        self.busy.extend(0..first);
-        self.busy.extend(busy.map(|(index, _)| first + index));
-        let count = self.busy.len() - first;
-        if count == 0 || count > self.connections() / 2 {
-            self.busy.clear();
-        }
     }
 
     /// The next time something has to be looked after.
@@ -321,7 +240,7 @@ impl Worker {
         match (&self.control).read(&mut octets) {
             Ok(0) => {
                 // The master is gone: nobody would replace us.
-                self.poll.clear(CONTROL);
+                self.waiting.poll.clear(CONTROL);
                 self.stop();
             }
             Ok(length) => {
@@ -350,7 +269,7 @@ impl Worker {
         }
         self.stopping = Some(Instant::now());
         for index in 0..self.listeners.len() {
-            self.poll.clear(LISTENERS + index);
+            self.waiting.poll.clear(LISTENERS + index);
         }
         self.listeners.clear();
         self.accept_after = None;
@@ -366,13 +285,15 @@ impl Worker {
 
     fn watch_listeners(&mut self) {
         for (index, listener) in self.listeners.iter().enumerate() {
-            self.poll.set(LISTENERS + index, listener, Interest::INPUT);
+            self.waiting
+                .poll
+                .set(LISTENERS + index, listener, Interest::INPUT);
         }
     }
 
     fn leave_listeners(&mut self, time: Duration) {
         for index in 0..self.listeners.len() {
-            self.poll.clear(LISTENERS + index);
+            self.waiting.poll.clear(LISTENERS + index);
         }
         self.accept_after = Some(Instant::now() + time);
     }
@@ -390,7 +311,7 @@ impl Worker {
             self.watch_listeners();
         }
         for index in 0..self.listeners.len() {
-            if !is_late && !self.poll.readiness(LISTENERS + index).input {
+            if !is_late && !self.waiting.poll.readiness(LISTENERS + index).input {
                 continue;
             }
             let mut may_accept = is_late || self.is_least_busy();
@@ -454,14 +375,13 @@ impl Worker {
         let index = self.free.pop().unwrap_or_else(|| {
             self.sessions.push(None);
             self.serials.push(0);
-            self.busy_until.push(self.awake);
             self.sessions.len() - 1
         });
         self.serials[index] = self.serials[index].wrapping_add(1);
-        let place = self.first_session + index;
-        self.poll.set(place, &socket, Interest::INPUT);
+        let place = self.waiting.place(index);
+        self.waiting.poll.set(place, &socket, Interest::INPUT);
         self.sessions[index] = Some(Session::new(socket));
-        self.busy_until[index] = self.awake + NEW_TIME;
+        self.waiting.expect_first(index);
         self.shared
             .counters
             .set_connections(self.place, Some(self.connections()));
@@ -471,23 +391,14 @@ impl Worker {
 
     /// Reads and writes what is ready, and commits what came of it.
     fn serve(&mut self) {
-        let first = self.first_session;
-        if self.waited_for_busy {
-            for at in 0..self.busy.len() {
-                if let Some(index) = self.busy[at].checked_sub(first) {
-                    self.serve_one(index);
-                }
-            }
-        } else {
-            for index in 0..self.sessions.len() {
-                self.serve_one(index);
-            }
+        for at in 0..self.waiting.count() {
+            self.serve_one(self.waiting.index(at));
         }
         self.commit();
     }
 
     fn serve_one(&mut self, index: usize) {
-        let ready = self.poll.readiness(self.first_session + index);
+        let ready = self.waiting.readiness(index);
         if ready.output
             && let Some(session) = &mut self.sessions[index]
         {
@@ -548,7 +459,7 @@ impl Worker {
         let mut buffer = std::mem::take(&mut self.buffer);
         match session.read(&mut buffer) {
             Ok(Some(length)) => {
-                self.busy_until[index] = self.awake + BUSY_TIME;
+                self.waiting.expect_more(index);
                 self.lull.note_request();
                 self.advance_with(index, &buffer[..length]);
             }
@@ -613,9 +524,11 @@ impl Worker {
         if session.is_finished() || (is_idle && self.stopping.is_some()) {
             return self.close(index);
         }
-        let place = self.first_session + index;
+        let place = self.waiting.place(index);
         if let Some(Some(session)) = self.sessions.get(index) {
-            self.poll.set(place, &session.socket, session.interest());
+            self.waiting
+                .poll
+                .set(place, &session.socket, session.interest());
         }
     }
 
@@ -623,7 +536,7 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(index).and_then(Option::take) else {
             return;
         };
-        self.poll.clear(self.first_session + index);
+        self.waiting.poll.clear(self.waiting.place(index));
         self.free.push(index);
         self.serials[index] = self.serials[index].wrapping_add(1);
         drop(session);
@@ -675,9 +588,9 @@ impl Worker {
                     input: false,
                     output: true,
                 };
-                self.poll.set(TO_WRITER, &link.to_writer, interest);
+                self.waiting.poll.set(TO_WRITER, &link.to_writer, interest);
             }
-            _ => self.poll.clear(TO_WRITER),
+            _ => self.waiting.poll.clear(TO_WRITER),
         }
     }
 }
