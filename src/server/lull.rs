@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 const WINDOW: Duration = Duration::from_millis(100);
 /// The part of a client's time from request to request that is waited.
 const PART: u32 = 2;
-/// A client whose own time is a smaller part than that of the time its request
-/// is in hand waits for the worker, which therefore does not wait for it. No
-/// smaller part: among busy clients the worker has its requests in hand for
-/// longer than it needs.
+/// A client whose own time is shorter than this part of the time for which its
+/// request is in hand waits for the worker, which shall not make it wait longer.
+/// No larger part: beside busy clients a worker has requests in hand for longer
+/// than it works on them.
 const LEAST_PART: u32 = 2;
 /// The shortest pause, since poll(2) counts milliseconds, and the longest: no
 /// answer comes later by more than this.
