@@ -51,8 +51,9 @@ impl fmt::Display for Listen {
 /// How safe a commit is (`--sync`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
-    /// Records are flushed before the reply is sent; a power cut may undo the
-    /// last commit and never damages the file.
+    /// What has changed is flushed before the reply is sent: in the journal, or
+    /// in the database while it has none. Then a power cut may undo the last
+    /// commit, and never damages the file.
     Commit,
     /// The system flushes when it likes; a power cut may damage the file.
     None,

@@ -247,6 +247,7 @@ impl Committer {
                 .complain(&format!("cannot unlock the database: {error}"));
         }
         self.short_cut = is_short(took);
+        tell_of_journal(&mut self.store, &self.log);
         match result {
             Ok(outcomes) => {
                 for (index, outcome) in chosen.into_iter().zip(outcomes) {
@@ -442,6 +443,13 @@ fn send_datagram(socket: &UnixDatagram, datagram: &[u8], log: &Log) -> bool {
                 return false;
             }
         }
+    }
+}
+
+/// Says that a commit had to do without the journal, if one had.
+pub fn tell_of_journal(store: &mut LmdbStore, log: &Log) {
+    if let Some(why) = store.take_trouble() {
+        log.complain(&format!("the journal is given up: {why}"));
     }
 }
 

@@ -21,10 +21,11 @@ use super::shared::Shared;
 use super::worker::Worker;
 use super::writer::Writer;
 use super::{PidFile, Report};
-use crate::config::settings::Settings;
+use crate::config::settings::{Settings, Sync};
 use crate::config::whitelists;
 use crate::log::{Level, Log};
 use crate::policy::decide::Policy;
+use crate::store::copies::{identity_of, is_marked};
 use crate::store::lmdb::{LmdbOptions, LmdbStore};
 use crate::sys::lock::LockFile;
 use crate::sys::poll::{Interest, PollSet};
@@ -45,6 +46,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 const FORK_PAUSE: Duration = Duration::from_secs(1);
 /// How often the statistics file is written.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the journal is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The master process.
 pub struct Master {
@@ -65,6 +68,9 @@ pub struct Master {
     stopping: Option<Instant>,
     next_statistics: Instant,
     copying: Copying,
+    /// When the journal is looked at next, and the file it was begun for.
+    next_look: Option<Instant>,
+    journal_of: Option<(u64, u64)>,
     /// The writer has flushed everything and ended, behind all others.
     is_flushed: bool,
     report: Report,
@@ -102,10 +108,14 @@ impl Master {
             statistics: Coalesced::default(),
             stopping: None,
             next_statistics: now,
-            copying: match lmdb_options(settings).sync {
-                true => Copying::Never,
-                false => Copying::first(&settings.dbdir, now),
+            copying: match settings.sync {
+                // What is to be recovered yet needs the copy that is there.
+                Sync::Commit if is_marked(&settings.dbdir) => Copying::Never,
+                Sync::Commit => Copying::Due(now),
+                Sync::None => Copying::first(&settings.dbdir, now),
             },
+            next_look: (settings.sync == Sync::Commit).then_some(now),
+            journal_of: None,
             is_flushed: false,
             report,
         })
@@ -160,11 +170,12 @@ impl Master {
             .then_some(self.next_statistics);
         let stopping = self.stopping.map(|since| since + STOP_LIMIT);
         let copy = self.copying.due().filter(|_| stopping.is_none());
+        let look = self.next_look.filter(|_| stopping.is_none());
         let requests = [self.reload.due(), self.statistics.due()];
         dues.chain(
             requests
                 .into_iter()
-                .chain([statistics, stopping, copy])
+                .chain([statistics, stopping, copy, look])
                 .flatten(),
         )
         .min()
@@ -218,20 +229,28 @@ impl Master {
 
     /// Nobody waits for a copy, so it has a process of its own.
     fn start_due_copy(&mut self) -> io::Result<()> {
-        let due = self.copying.due().filter(|_| self.stopping.is_none());
-        if due.is_none_or(|due| due > Instant::now()) {
+        if self.stopping.is_some() {
             return Ok(());
         }
+        self.look_at_journal();
+        if self.copying.due().is_none_or(|due| due > Instant::now()) {
+            return Ok(());
+        }
+        self.journal_of = identity_of(&self.settings.dbdir).ok();
         let blocked = signals::block_all()?;
         match process::fork() {
             Ok(Side::Child) => {
                 let left = self.leave_master(blocked);
                 self.listeners.sockets.clear();
                 process::lower_priority();
-                if let Err(error) = left
-                    .and_then(|()| self.close_links())
-                    .and_then(|()| recovery::make_copy(&self.settings.dbdir))
-                {
+                let copied = left.and_then(|()| self.close_links()).and_then(|()| {
+                    let dbdir = &self.settings.dbdir;
+                    match self.settings.sync {
+                        Sync::Commit => recovery::renew_journal(dbdir, &self.lock.for_child()?),
+                        Sync::None => recovery::make_copy(dbdir),
+                    }
+                });
+                if let Err(error) = copied {
                     self.log
                         .complain(&format!("cannot copy the database: {error}"));
                 }
@@ -240,10 +259,22 @@ impl Master {
             Ok(Side::Parent(pid)) => self.copying = Copying::Running(pid),
             Err(error) => {
                 self.log.complain(&format!("cannot fork: {error}"));
-                self.copying = Copying::next(Instant::now());
+                self.copying = Copying::next(&self.settings.dbdir, Instant::now());
             }
         }
         Ok(())
+    }
+
+    /// Lets the next copy come sooner if the journal needs it.
+    fn look_at_journal(&mut self) {
+        let now = Instant::now();
+        if self.next_look.is_some_and(|at| at <= now) {
+            self.next_look = Some(now + LOOK_INTERVAL);
+            let is_waiting = self.copying.due().is_some_and(|due| due > now);
+            if is_waiting && recovery::is_renewal_wanted(&self.settings.dbdir, self.journal_of) {
+                self.copying = Copying::Due(now);
+            }
+        }
     }
 
     fn tell_workers(&self, message: Message) {
@@ -452,7 +483,7 @@ impl Master {
     /// Notes the end of a child and when its successor starts.
     fn bury(&mut self, death: &process::Death) {
         if self.copying == Copying::Running(death.pid) {
-            self.copying = Copying::next(Instant::now());
+            self.copying = Copying::next(&self.settings.dbdir, Instant::now());
             if !death.was_orderly && self.stopping.is_none() {
                 let how = &death.how;
                 self.log
@@ -541,7 +572,7 @@ pub fn lmdb_options(settings: &Settings) -> LmdbOptions {
         dir: settings.dbdir.clone(),
         map_size: settings.db_size,
         // Where no process stays, none could verify or copy.
-        sync: settings.spawn || settings.sync == crate::config::settings::Sync::Commit,
+        sync: settings.spawn || settings.sync == Sync::Commit,
     }
 }
 
@@ -558,7 +589,6 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::Sync;
 
     #[test]
     fn commits_are_flushed_unless_a_server_is_told_not_to() {

@@ -41,6 +41,8 @@ use crate::policy::decide::Policy;
 use crate::policy::record::Database;
 use crate::store::Store;
 use crate::store::berkeley::old_berkeley_files;
+use crate::store::copies::{is_marked, remove_mark, set_mark};
+use crate::store::journal;
 use crate::store::lmdb::LmdbStore;
 use crate::sys::errors::describe;
 use crate::sys::lock::{Claim, LockFile};
@@ -233,11 +235,14 @@ fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     log_start(&log, &listeners, &identity, is_daemon);
     process::become_user(&identity)
         .map_err(|message| StartError::new(255, format!("ERROR: {message}")))?;
-    make_sure_of_the_database(settings, &lock, &log);
+    if let Err(error) = recovery::recover(&settings.dbdir, &lock, &log) {
+        log.complain(&format!("cannot verify the database: {error}"));
+    }
     let mut store = LmdbStore::new(lmdb_options(settings));
     store
         .prepare()
         .map_err(|error| StartError::new(2, format!("ERROR: {error}")))?;
+    make_sure_of_the_database(settings, &mut store, &log);
     tell_of_old_files(&mut store, settings, &log);
     // Each child opens the environment itself, as LMDB wants it.
     drop(store);
@@ -261,7 +266,8 @@ fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     let result = master.run();
     log.write(Level::Notice, &timestamped(b"Server closing!"));
     if master.is_flushed()
-        && let Err(error) = recovery::remove_mark(&settings.dbdir)
+        && !lmdb_options(settings).sync
+        && let Err(error) = remove_mark(&settings.dbdir)
     {
         log.complain(&format!("cannot note that all is on the disk: {error}"));
     }
@@ -270,15 +276,22 @@ fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     result.map_err(|error| StartError::of_io("the master ends", &error))
 }
 
-/// Looks after what a crash of the machine may have left, and notes it if this
-/// server may leave the same. Trouble with it does not keep mail waiting.
-fn make_sure_of_the_database(settings: &Settings, lock: &LockFile, log: &Log) {
-    let dbdir = &settings.dbdir;
-    if let Err(error) = recovery::recover(dbdir, lock, log) {
-        log.complain(&format!("cannot verify the database: {error}"));
+/// Notes that this server may leave the database unflushed, and begins without a
+/// journal. Trouble with it does not keep mail waiting.
+fn make_sure_of_the_database(settings: &Settings, store: &mut LmdbStore, log: &Log) {
+    let left = match is_marked(&settings.dbdir) {
+        // It could not be recovered: the next start needs the journal as it is.
+        true => store.forget_journal().map_err(io::Error::other),
+        false => store
+            .leave_journal()
+            .map_err(io::Error::other)
+            .and_then(|()| journal::remove(&settings.dbdir)),
+    };
+    if let Err(error) = left {
+        log.complain(&format!("cannot begin without a journal: {error}"));
     }
-    if !lmdb_options(settings).sync
-        && let Err(error) = recovery::set_mark(dbdir)
+    if !store.flushes()
+        && let Err(error) = set_mark(&settings.dbdir)
     {
         log.complain(&format!(
             "cannot note that commits are not flushed: {error}"

@@ -62,7 +62,7 @@ fn serve(settings: &Settings) -> io::Result<()> {
     let log = Rc::new(Log::new(settings.verbosity, sinks, shared.complaints));
     let policy = load_policy(settings, &log);
     let mut engine = Engine::new(settings, policy, Rc::clone(&log), shared);
-    let store = LmdbStore::new(lmdb_options(settings));
+    let mut store = LmdbStore::new(lmdb_options(settings));
     let lock = LockFile::new(lock_path(settings), 0o600);
     // A server that runs has looked after it itself.
     if is_marked(&settings.dbdir)
@@ -70,6 +70,8 @@ fn serve(settings: &Settings) -> io::Result<()> {
         && let Err(error) = recovery::recover(&settings.dbdir, &lock, &log)
     {
         log.complain(&format!("cannot verify the database: {error}"));
+        // What is there may be of use, but nobody may build on it.
+        store = LmdbStore::new_reader(&settings.dbdir);
     }
     let mut committer = Committer::new(store, lock, None, log, shared);
     let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::commit::apply_counted;
+use super::commit::{apply_counted, tell_of_journal};
 use super::control::{self, Message};
 use super::datagram::{Answers, Inbox, MAX_ANSWERS, Parcel, Tag};
 use super::pace::Pace;
@@ -120,7 +120,11 @@ impl Writer {
                 self.write_batch();
             }
             if farewell.is_some_and(|at| at <= Instant::now()) {
-                return self.finish();
+                // Another server may have begun: then it is its database.
+                return match self.lock.holder(Claim::Daemon) {
+                    Ok(Some(_)) => Ok(()),
+                    _ => self.finish(),
+                };
             }
             maintenance = self.maintain(maintenance);
         }
@@ -128,7 +132,13 @@ impl Writer {
 
     /// After an orderly end a power cut undoes nothing, whatever `--sync` says.
     fn finish(&mut self) -> io::Result<()> {
-        self.store.flush().map_err(io::Error::other)
+        let flushed = self.under_lock(|writer| {
+            if writer.store.flushes() {
+                writer.store.leave_journal()?;
+            }
+            writer.store.flush()
+        });
+        flushed.ok_or_else(|| io::Error::other("not all could be flushed"))
     }
 
     /// TERM and its like are for the workers; they still need the writer then.
@@ -248,6 +258,7 @@ impl Writer {
             self.log
                 .complain(&format!("cannot unlock the database: {error}"));
         }
+        tell_of_journal(&mut self.store, &self.log);
         match result {
             Ok(value) => Some(value),
             Err(error) => {

@@ -2,9 +2,9 @@
 //! mark that it may not be whole on the disk.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,15 +16,49 @@ use crate::policy::record::Database;
 /// still the one in the directory (a second).
 pub const NOTICE: Duration = Duration::from_millis(1200);
 
+/// What the mark says to whoever opens it.
+const MARK_TEXT: &str = "A server uses the database, or did not come to its end.\n";
+
 /// The mark of a database whose last commits may not be on the disk.
 pub fn mark_of(dbdir: &Path) -> PathBuf {
     dbdir.join("data.mdb.unflushed")
 }
 
-/// True if the mark is there: a server runs with `--sync=none`, or did not end
-/// in order.
+/// True if the mark is there: a server runs that does not flush the database,
+/// or one did not end in order.
 pub fn is_marked(dbdir: &Path) -> bool {
     mark_of(dbdir).exists()
+}
+
+/// Notes on the disk that the database is not flushed from now on.
+pub fn set_mark(dbdir: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(mark_of(dbdir))?;
+    file.write_all(MARK_TEXT.as_bytes())?;
+    file.sync_all()?;
+    File::open(dbdir)?.sync_all()
+}
+
+/// Notes on the disk that everything is there.
+pub fn remove_mark(dbdir: &Path) -> io::Result<()> {
+    remove_if_there(&mark_of(dbdir))?;
+    File::open(dbdir)?.sync_all()
+}
+
+/// The last copy of the database in this directory.
+pub fn copy_of(dbdir: &Path) -> PathBuf {
+    dbdir.join("data.mdb.copy")
+}
+
+/// Which file the database is: device and number.
+pub fn identity_of(dbdir: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(dbdir.join("data.mdb"))?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// A new file that only its owner may read.

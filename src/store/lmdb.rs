@@ -8,24 +8,26 @@
 #![allow(unsafe_code)]
 
 mod inspect;
+mod journaling;
+mod write;
 
 pub use inspect::{Reader, Space};
+pub use journaling::Journaling;
+use write::Editing;
 
-use std::io;
+use std::cell::RefCell;
 use std::ops::ControlFlow;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lmdb::{
-    Cursor, DatabaseFlags, Environment, EnvironmentFlags, RoTransaction, RwTransaction,
-    Transaction, WriteFlags,
-};
+use lmdb::{Cursor, DatabaseFlags, Environment, EnvironmentFlags, RoTransaction, Transaction};
 
-use super::key::{MAX_KEY, plain_value, split_stored, stored_key, stored_value};
+use super::copies::identity_of;
+use super::journal::{Entry as JournalEntry, Journal};
+use super::key::{MAX_KEY, plain_value, split_stored, stored_key};
 use super::readers::{MAX_READERS, make_reader_file};
 use super::{Editor, Entry, Store, StoreError, Visitor};
-use crate::policy::apply::{ReadRecords, Records, apply, apply_read_only, may_decide_by_reading};
+use crate::policy::apply::{ReadRecords, apply, apply_read_only, may_decide_by_reading};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::{Database, is_expired};
 use crate::policy::rules::Rules;
@@ -62,13 +64,28 @@ pub struct LmdbStore {
     has_grown: bool,
     /// How often an environment was opened.
     openings: u64,
+    /// The last one was closed because there is another in its place.
+    was_replaced: bool,
 }
 
 struct OpenEnvironment {
     environment: Environment,
     databases: [lmdb::Database; 3],
+    /// LMDB's own database, which lists the others: the state of the journal is
+    /// kept there.
+    main: lmdb::Database,
+    dir: PathBuf,
+    /// Flush what no journal holds.
+    sync: bool,
+    journal: RefCell<Option<Journal>>,
+    /// The changes of the transaction under way.
+    entry: RefCell<JournalEntry>,
+    /// Why the journal was given up since this was last asked.
+    trouble: RefCell<Option<String>>,
     /// Device and inode of the data file.
     identity: (u64, u64),
+    /// This process had another one in the same place open before.
+    is_successor: bool,
     checked: Instant,
 }
 
@@ -76,6 +93,8 @@ struct OpenEnvironment {
 enum Failure {
     /// A call of LMDB failed.
     Call(&'static str, lmdb::Error),
+    /// The environment is no longer the one in the directory.
+    Replaced,
     /// The caller's own code ended it.
     Given(StoreError),
 }
@@ -96,6 +115,7 @@ impl LmdbStore {
             failure: None,
             has_grown: false,
             openings: 0,
+            was_replaced: false,
         }
     }
 
@@ -198,6 +218,7 @@ impl LmdbStore {
                 is_of_system: matches!(error, lmdb::Error::Other(_)),
                 ..self.error(call, error)
             },
+            Failure::Replaced => self.error("commit", "the database was replaced"),
             Failure::Given(error) => error,
         }
     }
@@ -208,8 +229,9 @@ impl LmdbStore {
             return;
         }
         open.checked = Instant::now();
-        if file_identity(&self.options.dir).ok() != Some(open.identity) {
+        if identity_of(&self.options.dir).ok() != Some(open.identity) {
             self.open = None;
+            self.was_replaced = true;
         }
     }
 
@@ -234,13 +256,23 @@ impl LmdbStore {
             .open_with_permissions(&self.options.dir, 0o600)
             .map_err(|error| self.error_of(Failure::Call("mdb_env_open", error)))?;
         let identity =
-            file_identity(&self.options.dir).map_err(|error| self.error("stat data.mdb", error))?;
+            identity_of(&self.options.dir).map_err(|error| self.error("stat data.mdb", error))?;
         let databases = open_databases(&environment, self.is_reader)
             .map_err(|failure| self.error_of(failure))?;
+        let main = environment
+            .open_db(None)
+            .map_err(|error| self.error_of(Failure::Call("mdb_dbi_open", error)))?;
         Ok(OpenEnvironment {
             environment,
             databases,
+            main,
+            dir: self.options.dir.clone(),
+            sync: self.options.sync,
+            journal: RefCell::default(),
+            entry: RefCell::default(),
+            trouble: RefCell::default(),
             identity,
+            is_successor: self.was_replaced,
             checked: Instant::now(),
         })
     }
@@ -257,6 +289,11 @@ impl LmdbStore {
             let (call, error) = match run(self.environment()?) {
                 Ok(value) => return Ok(value),
                 Err(Failure::Call(call, error)) => (call, error),
+                Err(Failure::Replaced) if tries < MAX_TRIES => {
+                    self.open = None;
+                    self.was_replaced = true;
+                    continue;
+                }
                 Err(failure) => return Err(self.error_of(failure)),
             };
             if tries < MAX_TRIES && self.follow_map(error)? {
@@ -295,11 +332,6 @@ impl LmdbStore {
         })?;
         Ok(true)
     }
-}
-
-fn file_identity(dir: &Path) -> io::Result<(u64, u64)> {
-    let metadata = std::fs::metadata(dir.join("data.mdb"))?;
-    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Opens the three databases, and makes those that are missing.
@@ -351,89 +383,7 @@ impl<T: Transaction> ReadRecords for View<'_, T> {
     }
 }
 
-impl Records for View<'_, RwTransaction<'_>> {
-    fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Attempt<()> {
-        let mut buffer = [0; MAX_KEY];
-        let stored = stored_key(key, &mut buffer);
-        let value = stored_value(key, value);
-        self.transaction
-            .put(
-                self.databases[database as usize],
-                &stored,
-                &value,
-                WriteFlags::empty(),
-            )
-            .map_err(failed("mdb_put"))
-    }
-
-    fn delete(&mut self, database: Database, key: &[u8]) -> Attempt<()> {
-        let mut buffer = [0; MAX_KEY];
-        let stored = stored_key(key, &mut buffer);
-        match self
-            .transaction
-            .del(self.databases[database as usize], &stored, None)
-        {
-            Ok(()) | Err(lmdb::Error::NotFound) => Ok(()),
-            Err(error) => Err(Failure::Call("mdb_del", error)),
-        }
-    }
-}
-
-/// The records for an [`Editor`]: a failure of LMDB is kept, so that the
-/// transaction can be tried again, and ends the edit.
-struct Editing<'a> {
-    view: View<'a, RwTransaction<'a>>,
-    failure: std::cell::Cell<Option<Failure>>,
-}
-
-impl Editing<'_> {
-    fn keep(&self, failure: Failure) -> StoreError {
-        self.failure.set(Some(failure));
-        StoreError {
-            call: "edit",
-            place: String::new(),
-            reason: String::new(),
-            is_of_system: false,
-        }
-    }
-}
-
-impl ReadRecords for Editing<'_> {
-    type Error = StoreError;
-
-    fn get(&self, database: Database, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
-        self.view
-            .get(database, key)
-            .map_err(|failure| self.keep(failure))
-    }
-}
-
-impl Records for Editing<'_> {
-    fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.view
-            .put(database, key, value)
-            .map_err(|failure| self.keep(failure))
-    }
-
-    fn delete(&mut self, database: Database, key: &[u8]) -> Result<(), StoreError> {
-        self.view
-            .delete(database, key)
-            .map_err(|failure| self.keep(failure))
-    }
-}
-
 impl OpenEnvironment {
-    fn write(&self) -> Attempt<View<'_, RwTransaction<'_>>> {
-        let transaction = self
-            .environment
-            .begin_rw_txn()
-            .map_err(failed("mdb_txn_begin"))?;
-        Ok(View {
-            transaction,
-            databases: &self.databases,
-        })
-    }
-
     fn read(&self) -> Attempt<View<'_, RoTransaction<'_>>> {
         let transaction = self
             .environment
@@ -499,11 +449,11 @@ impl Store for LmdbStore {
         let start = outcomes.len();
         let result = self.attempt(|open| {
             outcomes.truncate(start);
-            let mut view = open.write()?;
+            let mut writing = open.write()?;
             for command in commands {
-                outcomes.push(apply(&mut view, rules, command)?);
+                outcomes.push(apply(&mut writing, rules, command)?);
             }
-            view.transaction.commit().map_err(failed("mdb_txn_commit"))
+            writing.commit()
         });
         if result.is_err() {
             outcomes.truncate(start);
@@ -532,20 +482,9 @@ impl Store for LmdbStore {
 
     fn edit(&mut self, edit: &mut Editor) -> Result<(), StoreError> {
         self.attempt(|open| {
-            let mut editing = Editing {
-                view: open.write()?,
-                failure: Default::default(),
-            };
+            let mut editing = Editing::new(open.write()?);
             let result = edit(&mut editing);
-            if let Some(failure) = editing.failure.take() {
-                return Err(failure);
-            }
-            result.map_err(Failure::Given)?;
-            editing
-                .view
-                .transaction
-                .commit()
-                .map_err(failed("mdb_txn_commit"))
+            editing.finish(result)?.commit()
         })
     }
 
@@ -558,24 +497,17 @@ impl Store for LmdbStore {
     ) -> Result<u64, StoreError> {
         self.attempt(|open| {
             let mut removed = 0;
-            let mut view = open.write()?;
-            let handle = open.databases[database as usize];
+            let mut writing = open.write()?;
             for stored in stored_keys {
-                let value = match view.transaction.get(handle, stored) {
-                    Ok(value) => value,
-                    Err(lmdb::Error::NotFound) => continue,
-                    Err(error) => return Err(Failure::Call("mdb_get", error)),
+                let Some(value) = writing.get_stored(database, stored)? else {
+                    continue;
                 };
                 if is_expired(rules, database, plain_value(stored, value), now) {
-                    view.transaction
-                        .del(handle, stored, None)
-                        .map_err(failed("mdb_del"))?;
+                    writing.delete_stored(database, stored)?;
                     removed += 1;
                 }
             }
-            view.transaction
-                .commit()
-                .map_err(failed("mdb_txn_commit"))?;
+            writing.commit()?;
             Ok(removed)
         })
     }

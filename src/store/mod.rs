@@ -7,10 +7,12 @@
 pub mod berkeley;
 pub mod copies;
 pub mod expiry;
+pub mod journal;
 pub mod key;
 pub mod lmdb;
 pub mod memory;
 pub mod readers;
+pub mod rebuild;
 
 use std::fmt;
 use std::ops::ControlFlow;

@@ -237,6 +237,16 @@ impl Server {
         self.wait()
     }
 
+    /// Kills the master and its children, so that none can do anything more.
+    pub fn kill_all(&mut self) {
+        // It does not replace them.
+        self.signal(Signal::SIGSTOP);
+        for pid in self.children() {
+            kill(pid, Signal::SIGKILL).unwrap();
+        }
+        self.kill_master();
+    }
+
     /// Kills the master alone.
     pub fn kill_master(&mut self) {
         self.orphans.extend(self.children());

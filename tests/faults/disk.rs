@@ -7,8 +7,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use postgrey::policy::record::Database;
+use postgrey::store::copies::is_marked;
 
-use crate::server::{Client, PATIENCE, PROGRAM, Server, is_root, make_dbdir, test_dir};
+use crate::server::{Client, PATIENCE, PROGRAM, Server, is_root, make_dbdir, test_dir, wait_until};
 
 /// Asks about a new triplet on each connection.
 fn ask_all(clients: &mut [Client], round: &str) -> Vec<String> {
@@ -36,59 +37,141 @@ fn wait_for_recovery(clients: &mut [Client], round: &str) -> Duration {
     start.elapsed()
 }
 
+/// How commits come to the disk.
+#[derive(Clone, Copy, PartialEq)]
+enum Flushed {
+    Database,
+    Journal,
+}
+
+/// A server in which calls fail as the file `faults` says.
+fn faulty_server(folder: &Path, faults: &Path, flushed: Flushed) -> Option<Server> {
+    let mut command = crate::preloaded(folder)?;
+    command.env("POSTGREY_FAULTS", faults);
+    fs::write(faults, always(flushed)).unwrap();
+    let server = Server::start_by(command, folder, &["--quiet"]);
+    match flushed {
+        Flushed::Database => server.wait_for_log("cannot copy the database: ", 1),
+        Flushed::Journal => wait_until("the journal", || is_marked(&server.dbdir)),
+    }
+    Some(server)
+}
+
+/// The line that keeps a server from having a journal.
+fn always(flushed: Flushed) -> String {
+    match flushed {
+        Flushed::Database => format!("journal {}\n", libc::EDQUOT),
+        Flushed::Journal => String::new(),
+    }
+}
+
+fn complaints(server: &Server) -> Vec<String> {
+    let log = server.log_text();
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("mdb_") || line.contains("data.mdb.journal: "));
+    lines.map(str::to_string).collect()
+}
+
 #[test]
 fn a_write_that_fails_costs_no_mail_and_ends_with_its_cause() {
-    let folder = test_dir();
-    let Some(mut command) = crate::preloaded(folder.path()) else {
-        return;
-    };
-    let faults = folder.path().join("faults");
-    command.env("POSTGREY_FAULTS", &faults);
-    let server = Server::start_by(command, folder.path(), &["--quiet"]);
-    let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
-    let first = ask_all(&mut clients, "first");
-    assert!(first.iter().all(|a| a.starts_with("DEFER_IF_PERMIT")));
-    for (call, number, words) in [
-        ("data", libc::ENOSPC, "No space left on device"),
-        ("sync", libc::EIO, "Input/output error"),
-        ("meta", libc::EIO, "Input/output error"),
-        ("data", libc::EACCES, "Permission denied"),
-        ("meta", libc::ENOSPC, "No space left on device"),
-    ] {
-        let round = format!("{call}{number}");
-        let complaints = |log: &str| {
-            log.lines()
-                .filter(|line| line.contains("mdb_"))
-                .map(str::to_string)
-                .collect::<Vec<_>>()
+    for flushed in [Flushed::Database, Flushed::Journal] {
+        let folder = test_dir();
+        let faults = folder.path().join("faults");
+        let Some(server) = faulty_server(folder.path(), &faults, flushed) else {
+            return;
         };
-        let before = complaints(&server.log_text()).len();
-        fs::write(&faults, format!("{call} {number}\n")).unwrap();
-        let answers = ask_all(&mut clients, &round);
-        assert!(answers.iter().all(|a| a == "DUNNO"), "{round}: {answers:?}");
-        fs::remove_file(&faults).unwrap();
-        let time = wait_for_recovery(&mut clients, &round);
-        let lines = complaints(&server.log_text()).split_off(before);
-        println!("check: {call} fails with {words}: DUNNO, back in {time:.1?}, log: {lines:?}");
-        // Each cause has one line a minute; it may have had it already.
-        let mut different = lines.clone();
-        different.sort();
-        different.dedup();
-        assert_eq!(different.len(), lines.len(), "{lines:?}");
-        assert!(lines.len() <= 2, "{lines:?}");
+        let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+        let first = ask_all(&mut clients, "first");
+        assert!(first.iter().all(|a| a.starts_with("DEFER_IF_PERMIT")));
+        for (call, number, words) in [
+            ("data", libc::ENOSPC, "No space left on device"),
+            ("sync", libc::EIO, "Input/output error"),
+            ("meta", libc::EIO, "Input/output error"),
+            ("data", libc::EACCES, "Permission denied"),
+            ("meta", libc::ENOSPC, "No space left on device"),
+        ] {
+            if call == "sync" && flushed == Flushed::Journal {
+                continue;
+            }
+            let round = format!("{call}{number}");
+            let before = complaints(&server).len();
+            fs::write(&faults, format!("{}{call} {number}\n", always(flushed))).unwrap();
+            let answers = ask_all(&mut clients, &round);
+            assert!(answers.iter().all(|a| a == "DUNNO"), "{round}: {answers:?}");
+            fs::write(&faults, always(flushed)).unwrap();
+            let time = wait_for_recovery(&mut clients, &round);
+            let lines = complaints(&server).split_off(before);
+            println!("check: {call} fails with {words}: DUNNO, back in {time:.1?}, log: {lines:?}");
+            // Each cause has one line a minute; it may have had it already.
+            let mut different = lines.clone();
+            different.sort();
+            different.dedup();
+            assert_eq!(different.len(), lines.len(), "{lines:?}");
+            assert!(lines.len() <= 2, "{lines:?}");
+        }
+        let log = server.log_text();
+        for words in [
+            "No space left on device",
+            "Input/output error",
+            "Permission denied",
+        ] {
+            assert!(
+                log.contains(words) || flushed == Flushed::Journal,
+                "no {words:?} in {log}"
+            );
+        }
+        assert_eq!(is_marked(&server.dbdir), flushed == Flushed::Journal);
+        let records = server.records(Database::Greylist);
+        for index in 0..4 {
+            let key = format!("192.0.2.0/firstc{index}@s.example/user@example.org");
+            assert!(records.contains_key(&key), "{key} is lost");
+        }
     }
-    let log = server.log_text();
-    for words in [
-        "No space left on device",
-        "Input/output error",
-        "Permission denied",
+}
+
+#[test]
+fn a_journal_that_fails_costs_not_even_an_answer() {
+    for (call, number, words) in [
+        ("journal", libc::ENOSPC, "No space left on device"),
+        ("jsync", libc::EIO, "I/O error"),
     ] {
-        assert!(log.contains(words), "no {words:?} in {log}");
-    }
-    let records = server.records(Database::Greylist);
-    for index in 0..4 {
-        let key = format!("192.0.2.0/firstc{index}@s.example/user@example.org");
-        assert!(records.contains_key(&key), "{key} is lost");
+        let folder = test_dir();
+        let faults = folder.path().join("faults");
+        let Some(mut server) = faulty_server(folder.path(), &faults, Flushed::Journal) else {
+            return;
+        };
+        let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+        ask_all(&mut clients, "first");
+        // Neither the journal nor the database can be flushed.
+        fs::write(&faults, format!("{call} {number}\nsync {}\n", libc::EIO)).unwrap();
+        let answers = ask_all(&mut clients, "both");
+        assert!(answers.iter().all(|a| a == "DUNNO"), "{answers:?}");
+        assert!(is_marked(&server.dbdir));
+        // The database can.
+        fs::write(&faults, format!("{call} {number}\n")).unwrap();
+        wait_for_recovery(&mut clients, "database");
+        let answers = ask_all(&mut clients, "one");
+        let is_greylisted = |answer: &String| answer.starts_with("DEFER_IF_PERMIT");
+        assert!(answers.iter().all(is_greylisted), "{answers:?}");
+        assert!(!is_marked(&server.dbdir));
+        let lines = complaints(&server);
+        let of_journal: Vec<_> = lines
+            .iter()
+            .filter(|line| line.contains("data.mdb.journal: "))
+            .collect();
+        println!("check: {call} fails with {words}: greylisted, log: {lines:?}");
+        assert_eq!(of_journal.len(), 1, "{lines:?}");
+        assert!(of_journal[0].contains(words), "{lines:?}");
+        fs::remove_file(&faults).unwrap();
+        assert!(server.stop().success());
+        let records = server.records(Database::Greylist);
+        for round in ["first", "one"] {
+            for index in 0..4 {
+                let key = format!("192.0.2.0/{round}c{index}@s.example/user@example.org");
+                assert!(records.contains_key(&key), "{key} is lost");
+            }
+        }
     }
 }
 

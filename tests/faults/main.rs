@@ -3,6 +3,7 @@
 
 mod codes;
 mod disk;
+mod journal;
 mod kills;
 mod power;
 #[path = "../common/random.rs"]

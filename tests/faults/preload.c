@@ -4,12 +4,18 @@
  *
  * POSTGREY_FAULTS names a file that may hold a line "data ERRNO", "meta ERRNO"
  * or "sync ERRNO": while it does, pages of data or of meta data are not
- * written, or not flushed, and with "map ERRNO" the data file cannot be
- * mapped. POSTGREY_IMAGES names a directory; the file
- * "answered" in it holds the number of requests answered so far, which becomes
- * a part of an image's name.
+ * written, or not flushed. With "map ERRNO" the data file cannot be mapped,
+ * with "journal ERRNO" the journal not written, with "jsync ERRNO" not flushed.
+ *
+ * POSTGREY_IMAGES names a directory, POSTGREY_DBDIR that of the database. At
+ * each flush of a file there, or of the directory itself, a directory "image.N"
+ * keeps all files whose names begin with "data.mdb", under the numbers of their
+ * inodes. Its file "index" says what was flushed, an inode or "dir"; how many
+ * requests had been answered, as the file "answered" in POSTGREY_IMAGES says;
+ * and the name and inode of each file.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +27,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static char *faults, *images;
+static char *faults, *images, *dbdir;
 
 /* The server does not keep its environment. */
 __attribute__((constructor)) static void remember_environment(void)
@@ -30,21 +36,44 @@ __attribute__((constructor)) static void remember_environment(void)
     faults = faults ? strdup(faults) : NULL;
     images = getenv("POSTGREY_IMAGES");
     images = images ? strdup(images) : NULL;
+    dbdir = getenv("POSTGREY_DBDIR");
+    dbdir = dbdir ? strdup(dbdir) : NULL;
 }
 
 /* The two meta pages of an environment lie in front. */
 #define META_END 8192
 
-static int is_data_file(int fd)
+/* The path of an open file; false if there is none. */
+static int path_of(int fd, char *path, size_t size)
 {
-    static const char name[] = "/data.mdb";
-    char link[64], path[4096];
+    char link[64];
     ssize_t length;
 
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    length = readlink(link, path, sizeof path);
-    return length > (ssize_t) sizeof name
-        && memcmp(path + length - (sizeof name - 1), name, sizeof name - 1) == 0;
+    length = readlink(link, path, size - 1);
+    path[length > 0 ? length : 0] = 0;
+    return length > 0;
+}
+
+static int ends_with(const char *path, const char *name)
+{
+    size_t length = strlen(path), end = strlen(name);
+
+    return length > end && strcmp(path + length - end, name) == 0;
+}
+
+static int is_data_file(int fd)
+{
+    char path[4096];
+
+    return path_of(fd, path, sizeof path) && ends_with(path, "/data.mdb");
+}
+
+static int is_journal(int fd)
+{
+    char path[4096];
+
+    return path_of(fd, path, sizeof path) && ends_with(path, "/data.mdb.journal");
 }
 
 /* The errno a call shall fail with, or 0. */
@@ -69,31 +98,50 @@ static int fails(int fd, off_t offset)
 
     if (is_data_file(fd))
         number = fault_of(offset < META_END ? "meta" : "data");
+    else if (faults && is_journal(fd))
+        number = fault_of("journal");
     errno = number ? number : saved;
     return number;
 }
 
-#define WRAP_PWRITE(name)                                                   \
-    ssize_t name(int fd, const void *octets, size_t length, off_t offset)   \
-    {                                                                       \
-        static ssize_t (*real)(int, const void *, size_t, off_t);           \
-        if (!real)                                                          \
-            real = dlsym(RTLD_NEXT, #name);                                 \
-        return fails(fd, offset) ? -1 : real(fd, octets, length, offset);   \
-    }
-WRAP_PWRITE(pwrite)
-WRAP_PWRITE(pwrite64)
+/* Nobody writes while an image is kept: the files in it are of one moment. */
+static void lock_images(short kind)
+{
+    static int file = -1;
+    char path[4096];
+    struct flock lock = { .l_type = kind, .l_whence = SEEK_SET, .l_len = 1 };
 
-#define WRAP_PWRITEV(name)                                                  \
-    ssize_t name(int fd, const struct iovec *parts, int count, off_t offset) \
+    if (!images)
+        return;
+    if (file < 0) {
+        snprintf(path, sizeof path, "%s/lock", images);
+        file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    }
+    while (fcntl(file, F_SETLKW, &lock) < 0 && errno == EINTR)
+        ;
+}
+
+#define WRAP_WRITE(name, parts_type, length_type)                           \
+    ssize_t name(int fd, parts_type parts, length_type length, off_t offset) \
     {                                                                       \
-        static ssize_t (*real)(int, const struct iovec *, int, off_t);      \
+        static ssize_t (*real)(int, parts_type, length_type, off_t);        \
+        ssize_t result;                                                     \
+        int saved;                                                          \
         if (!real)                                                          \
             real = dlsym(RTLD_NEXT, #name);                                 \
-        return fails(fd, offset) ? -1 : real(fd, parts, count, offset);     \
+        if (fails(fd, offset))                                              \
+            return -1;                                                      \
+        lock_images(F_RDLCK);                                               \
+        result = real(fd, parts, length, offset);                           \
+        saved = errno;                                                      \
+        lock_images(F_UNLCK);                                               \
+        errno = saved;                                                      \
+        return result;                                                      \
     }
-WRAP_PWRITEV(pwritev)
-WRAP_PWRITEV(pwritev64)
+WRAP_WRITE(pwrite, const void *, size_t)
+WRAP_WRITE(pwrite64, const void *, size_t)
+WRAP_WRITE(pwritev, const struct iovec *, int)
+WRAP_WRITE(pwritev64, const struct iovec *, int)
 
 #define WRAP_MMAP(name)                                                     \
     void *name(void *at, size_t length, int protection, int flags, int fd,  \
@@ -112,61 +160,101 @@ WRAP_PWRITEV(pwritev64)
 WRAP_MMAP(mmap)
 WRAP_MMAP(mmap64)
 
-/* Images are numbered in their order by whoever makes the next file. */
-static void keep_image(int fd)
+static void copy_file(int from, const char *to)
 {
-    const char *folder = images;
-    char path[4096], temporary[4200], text[32] = "0", octets[65536];
-    static int next;
-    int image, from;
+    char octets[65536];
     ssize_t length;
     off_t offset = 0;
+    int file = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 
-    if (!folder)
-        return;
-    snprintf(path, sizeof path, "%s/answered", folder);
-    if ((from = open(path, O_RDONLY | O_CLOEXEC)) >= 0) {
-        length = read(from, text, sizeof text - 1);
-        text[length > 0 ? length : 0] = 0;
-        close(from);
-    }
-    snprintf(temporary, sizeof temporary, "%s/temporary.%d", folder, (int) getpid());
-    image = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (image < 0)
-        return;
-    while ((length = pread(fd, octets, sizeof octets, offset)) > 0) {
-        if (write(image, octets, length) != length)
-            break;
+    while (file >= 0 && (length = pread(from, octets, sizeof octets, offset)) > 0) {
+        if (write(file, octets, length) != length)
+            abort();
         offset += length;
     }
-    close(image);
-    do {
-        snprintf(path, sizeof path, "%s/image.%06d", folder, next++);
-    } while (link(temporary, path) < 0 && errno == EEXIST);
-    unlink(temporary);
-    snprintf(temporary, sizeof temporary, "%s.answered", path);
-    if ((image = open(temporary, O_WRONLY | O_CREAT | O_CLOEXEC, 0644)) >= 0) {
-        length = write(image, text, strlen(text));
-        close(image);
-    }
+    if (file < 0 || close(file) < 0)
+        abort();
 }
 
-int fdatasync(int fd)
+/* Images are numbered in their order by whoever makes the next directory. */
+static void keep_image(int flushed)
 {
-    static int (*real)(int);
-    int number, result, saved;
+    char path[4400], to[4400], image[4200], text[32] = "0";
+    static int next;
+    int file;
+    struct stat status;
+    struct dirent *entry;
+    DIR *folder;
+    FILE *index;
 
-    if (!real)
-        real = dlsym(RTLD_NEXT, "fdatasync");
-    if (!is_data_file(fd))
-        return real(fd);
-    if ((number = fault_of("sync")) != 0) {
-        errno = number;
-        return -1;
+    if (!images || !path_of(flushed, path, sizeof path)
+        || strncmp(path, dbdir, strlen(dbdir)) != 0)
+        return;
+    lock_images(F_WRLCK);
+    snprintf(image, sizeof image, "%s/answered", images);
+    if ((file = open(image, O_RDONLY | O_CLOEXEC)) >= 0) {
+        ssize_t length = read(file, text, sizeof text - 1);
+        text[length > 0 ? length : 0] = 0;
+        close(file);
     }
-    result = real(fd);
-    saved = errno;
-    keep_image(fd);
-    errno = saved;
-    return result;
+    do {
+        snprintf(image, sizeof image, "%s/image.%06d", images, next++);
+    } while (mkdir(image, 0755) < 0 && errno == EEXIST);
+    snprintf(path, sizeof path, "%s/part", image);
+    if (!(index = fopen(path, "we")) || !(folder = opendir(dbdir)) || fstat(flushed, &status) < 0)
+        abort();
+    if (S_ISDIR(status.st_mode))
+        fprintf(index, "dir %s\n", text);
+    else
+        fprintf(index, "%llu %s\n", (unsigned long long) status.st_ino, text);
+    while ((entry = readdir(folder))) {
+        if (strncmp(entry->d_name, "data.mdb", 8) != 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", dbdir, entry->d_name);
+        if ((file = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+            continue;
+        if (fstat(file, &status) == 0 && S_ISREG(status.st_mode)) {
+            fprintf(index, "%s %llu\n", entry->d_name, (unsigned long long) status.st_ino);
+            snprintf(path, sizeof path, "%s/%llu", image, (unsigned long long) status.st_ino);
+            copy_file(file, path);
+        }
+        close(file);
+    }
+    closedir(folder);
+    if (fclose(index) != 0)
+        abort();
+    /* With this it is whole: the process may have been killed meanwhile. */
+    snprintf(path, sizeof path, "%s/part", image);
+    snprintf(to, sizeof to, "%s/index", image);
+    if (rename(path, to) < 0)
+        abort();
+    lock_images(F_UNLCK);
 }
+
+/* The errno a flush shall fail with, or 0. */
+static int flush_fault_of(int fd)
+{
+    if (is_data_file(fd))
+        return fault_of("sync");
+    return faults && is_journal(fd) ? fault_of("jsync") : 0;
+}
+
+#define WRAP_FLUSH(name)                                                    \
+    int name(int fd)                                                        \
+    {                                                                       \
+        static int (*real)(int);                                            \
+        int number, result, saved;                                          \
+        if (!real)                                                          \
+            real = dlsym(RTLD_NEXT, #name);                                 \
+        if ((number = flush_fault_of(fd)) != 0) {                           \
+            errno = number;                                                 \
+            return -1;                                                      \
+        }                                                                   \
+        result = real(fd);                                                  \
+        saved = errno;                                                      \
+        keep_image(fd);                                                     \
+        errno = saved;                                                      \
+        return result;                                                      \
+    }
+WRAP_FLUSH(fdatasync)
+WRAP_FLUSH(fsync)

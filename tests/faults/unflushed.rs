@@ -216,12 +216,7 @@ fn whoever_kills_every_process_loses_nothing() {
     let data = server.dbdir.join("data.mdb");
     let file_number = || fs::metadata(&data).unwrap().ino();
     let before = file_number();
-    // It does not replace them.
-    server.signal(Signal::SIGSTOP);
-    for pid in server.children() {
-        kill(pid, Signal::SIGKILL).unwrap();
-    }
-    server.kill_master();
+    server.kill_all();
     server.start_again();
     ask_for(&server, 40..42);
     assert!(server.stop().success());
