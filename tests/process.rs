@@ -211,7 +211,7 @@ fn no_process_can_become_root_again() {
     }
     let dir = test_dir();
     let server = Server::start(dir.path(), &["--workers=2"]);
-    let mut processes = server.wait_for_children(3);
+    let mut processes = server.wait_for_journal(3);
     processes.push(server.pid());
     let nobody = nobody();
     for pid in processes {
@@ -446,7 +446,8 @@ fn statistics_are_shown_once_and_written_to_a_file() {
     let option = format!("--stats-file={}", file.display());
     let server = Server::start(dir.path(), &["--workers=2", &option]);
     server.connect().ask(&[]);
-    for &pid in server.children().iter().chain([&server.pid()]) {
+    let children = server.wait_for_journal(3);
+    for &pid in children.iter().chain([&server.pid()]) {
         kill(pid, Signal::SIGUSR1).unwrap();
     }
     server.wait_for_log("statistics: requests=1 ", 1);

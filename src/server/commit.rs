@@ -27,6 +27,10 @@ use crate::sys::lock::{Claim, LockFile};
 
 /// How long the writer may take before a worker helps itself.
 pub const WRITER_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a session without a writer waits for its turn to commit.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a worker does whose writer is silent. All its clients wait so long.
+const SISTER_PATIENCE: Duration = Duration::from_millis(50);
 /// How often a command is tried.
 const MOST_TRIES: u8 = 2;
 
@@ -151,7 +155,7 @@ impl Committer {
             .flatten()
             .all(|traveller| !traveller.is_sent);
         let may_commit = match &self.link {
-            None => self.lock_patiently(),
+            None => self.lock_patiently(LOCK_PATIENCE),
             Some(_) if !is_first => false,
             Some(_) if self.store.flushes() => self.short_cut && self.try_lock(),
             Some(_) => self.lock_soon(),
@@ -200,14 +204,13 @@ impl Committer {
         false
     }
 
-    /// Without a writer to turn to, waits for the lock, but not for ever.
-    fn lock_patiently(&mut self) -> bool {
-        const PATIENCE: Duration = Duration::from_secs(5);
+    /// Without a writer to turn to, waits for the lock, but no longer than this.
+    fn lock_patiently(&mut self, patience: Duration) -> bool {
         let start = Instant::now();
         let mut pause = Duration::from_micros(200);
         loop {
             match self.lock() {
-                Ok(false) if start.elapsed() < PATIENCE => std::thread::sleep(pause),
+                Ok(false) if start.elapsed() < patience => std::thread::sleep(pause),
                 Ok(false) => {
                     self.log
                         .complain("another process keeps the database locked");
@@ -408,7 +411,8 @@ impl Committer {
             .counters
             .add(Counter::WriterSilent, overdue as u64);
         self.log.complain("the writer is silent");
-        if self.try_lock() {
+        // A sister may be doing the same.
+        if self.lock_patiently(SISTER_PATIENCE) {
             self.commit_here(rules, done, is_overdue);
             // It may be back for the next ones.
             self.short_cut = false;

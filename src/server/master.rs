@@ -242,12 +242,15 @@ impl Master {
             Ok(Side::Child) => {
                 let left = self.leave_master(blocked);
                 self.listeners.sockets.clear();
-                process::lower_priority();
                 let copied = left.and_then(|()| self.close_links()).and_then(|()| {
                     let dbdir = &self.settings.dbdir;
                     match self.settings.sync {
+                        // It keeps the lock at times: others would wait for it.
                         Sync::Commit => recovery::renew_journal(dbdir, &self.lock.for_child()?),
-                        Sync::None => recovery::make_copy(dbdir),
+                        Sync::None => {
+                            process::lower_priority();
+                            recovery::make_copy(dbdir)
+                        }
                     }
                 });
                 if let Err(error) = copied {

@@ -23,6 +23,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, chown};
 use postgrey::policy::record::Database;
 use postgrey::store::Store;
+use postgrey::store::copies::is_marked;
 use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
 
 pub use client::*;
@@ -193,6 +194,15 @@ impl Server {
         wait_for(&format!("{number} children"), &self.log, || {
             Some(self.children()).filter(|children| children.len() == number)
         })
+    }
+
+    /// Waits until the server has its journal, and so this many children left:
+    /// the one that makes the copy has ended.
+    pub fn wait_for_journal(&self, number: usize) -> Vec<Pid> {
+        wait_for("the journal", &self.log, || {
+            is_marked(&self.dbdir).then_some(())
+        });
+        self.wait_for_children(number)
     }
 
     /// Sends the master a signal.

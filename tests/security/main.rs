@@ -44,6 +44,7 @@ fn modes_and_owners_are_no_wider_than_needed() {
             ],
         );
         server.connect().ask(&[]);
+        let children = server.wait_for_journal(2);
         let metadata = fs::metadata(&socket).unwrap();
         assert!(metadata.file_type().is_socket());
         assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (mode, NOBODY));
@@ -55,7 +56,7 @@ fn modes_and_owners_are_no_wider_than_needed() {
             let seen = (metadata.mode() & 0o7777, metadata.uid());
             assert_eq!(seen, (0o600, NOBODY), "{}", path.display());
         }
-        for pid in server.children().into_iter().chain([server.pid()]) {
+        for pid in children.into_iter().chain([server.pid()]) {
             assert_eq!(status(pid)["Umask"], "0077");
         }
     }
@@ -138,7 +139,7 @@ fn children_hold_the_descriptors_they_need_and_no_more() {
     let mut client = server.connect();
     client.ask(&[]);
     drop(client);
-    let before = server.wait_for_children(4);
+    let before = server.wait_for_journal(4);
     let table = fs::read_to_string("/proc/net/unix").unwrap();
     // Connections that were accepted have the path as well, but not this flag.
     let words = table
