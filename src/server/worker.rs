@@ -34,6 +34,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(4);
 const POLITENESS: Duration = Duration::from_millis(1);
 /// How many connections more than the least busy worker count as equal.
 const FAIR_LEAD: usize = 4;
+/// How often a turn looks for requests before it commits.
+const MOST_LOOKS: usize = 3;
 /// How long a listener is left alone when descriptors have run out.
 const DESCRIPTOR_PAUSE: Duration = Duration::from_secs(1);
 
@@ -143,7 +145,7 @@ impl Worker {
         }
         self.take_outcomes();
         self.accept();
-        self.serve();
+        self.serve()?;
         self.look_after_time();
         self.watch_writer();
         Ok(())
@@ -389,12 +391,25 @@ impl Worker {
         self.read(index);
     }
 
-    /// Reads and writes what is ready, and commits what came of it.
-    fn serve(&mut self) {
-        for at in 0..self.waiting.count() {
-            self.serve_one(self.waiting.index(at));
+    /// Reads and writes what is ready, and commits what came of it together
+    /// with what came meanwhile: the flush takes no longer for it.
+    fn serve(&mut self) -> io::Result<()> {
+        let mut gathered = self.committer.under_way();
+        for look in 1..=MOST_LOOKS {
+            for at in 0..self.waiting.count() {
+                self.serve_one(self.waiting.index(at));
+            }
+            let under_way = self.committer.under_way();
+            let more_may_come = under_way > gathered && under_way < self.connections();
+            if !more_may_come || look == MOST_LOOKS {
+                break;
+            }
+            gathered = under_way;
+            self.waiting
+                .wait(Some(Instant::now()), self.connections())?;
         }
         self.commit();
+        Ok(())
     }
 
     fn serve_one(&mut self, index: usize) {
