@@ -31,10 +31,11 @@ const CHANGE_HEAD: usize = 7;
 /// The length of a value that stands for none: the record is removed.
 const REMOVED: u32 = u32::MAX;
 /// The file has octets to write over: one that grows with each write is
-/// flushed together with the file system's own records, which takes longer. It
-/// is doubled, by at least and at most these octets.
-const LEAST_CHUNK: u64 = 1 << 16;
-const MOST_CHUNK: u64 = 1 << 20;
+/// flushed together with the file system's own records, which takes longer. As
+/// much as it has, but at most this, is written ahead.
+const MOST_SPARE: u64 = 1 << 20;
+/// What is written ahead at once: without memory of a process's own.
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// The journal of the database in this directory.
 pub fn journal_of(dbdir: &Path) -> PathBuf {
@@ -213,11 +214,10 @@ impl Journal {
         }
         // Another process may have made room already.
         self.length = self.file.metadata()?.len();
-        while self.length < needed {
-            let chunk = self.length.clamp(LEAST_CHUNK, MOST_CHUNK);
-            let zeros = vec![0; (chunk - self.length % LEAST_CHUNK) as usize];
-            self.file.write_all_at(&zeros, self.length)?;
-            self.length += zeros.len() as u64;
+        let enough = needed + self.length.min(MOST_SPARE);
+        while self.length < enough {
+            self.file.write_all_at(&ZEROS, self.length)?;
+            self.length += ZEROS.len() as u64;
         }
         Ok(())
     }
