@@ -122,6 +122,19 @@ impl Waiting {
         Ok(())
     }
 
+    /// Looks again at what is waited for at present, unless that is much: false
+    /// then.
+    pub fn look_again(&mut self) -> io::Result<bool> {
+        if self.count() >= MANY_CONNECTIONS {
+            return Ok(false);
+        }
+        match self.waited_for_busy {
+            true => self.poll.wait_for(&self.busy, Some(Duration::ZERO))?,
+            false => self.poll.wait(Some(Duration::ZERO))?,
+        };
+        Ok(true)
+    }
+
     /// Chooses what is waited for between two looks at everything: nothing if
     /// that is not worth it.
     fn choose_busy(&mut self, connections: usize) {
@@ -207,9 +220,13 @@ mod tests {
         waiting.idle_look = Duration::from_secs(30);
         soon(&mut waiting);
         assert_eq!((waiting.count(), seen(&waiting)), (2, vec![7, 99]));
+        // The second look of a turn is for the same ones, and never for many.
+        assert!(waiting.look_again().unwrap());
+        assert_eq!((waiting.count(), seen(&waiting)), (2, vec![7, 99]));
         waiting.idle_look = Duration::ZERO;
         soon(&mut waiting);
         assert_eq!((waiting.count(), seen(&waiting)), (100, vec![7, 50, 99]));
+        assert!(!waiting.look_again().unwrap());
     }
 
     #[test]

@@ -400,13 +400,11 @@ impl Worker {
                 self.serve_one(self.waiting.index(at));
             }
             let under_way = self.committer.under_way();
-            let more_may_come = under_way > gathered && under_way < self.connections();
-            if !more_may_come || look == MOST_LOOKS {
+            let more_may_come = under_way > gathered && under_way < self.waiting.count();
+            if !more_may_come || look == MOST_LOOKS || !self.waiting.look_again()? {
                 break;
             }
             gathered = under_way;
-            self.waiting
-                .wait(Some(Instant::now()), self.connections())?;
         }
         self.commit();
         Ok(())
