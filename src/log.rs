@@ -58,7 +58,7 @@ impl Log {
             stderr: false,
             syslog: true,
         };
-        Log::new(Level::Notice, sinks, Complaints::new(&CELLS))
+        Log::new(Level::Two, sinks, Complaints::new(&CELLS))
     }
 
     /// True if lines of this level are logged: others need not be made.
@@ -102,10 +102,10 @@ impl Log {
         let now = crate::sys::clock::seconds() as u64;
         match self.complaints.admit(text.as_bytes(), now) {
             None => {}
-            Some(0) => self.write(Level::Trouble, text.as_bytes()),
+            Some(0) => self.write(Level::Warning, text.as_bytes()),
             Some(held) => {
                 let line = format!("{text} ({held} more times in the last {COMPLAINT_INTERVAL} s)");
-                self.write(Level::Trouble, line.as_bytes());
+                self.write(Level::Warning, line.as_bytes());
             }
         }
     }
@@ -114,11 +114,11 @@ impl Log {
 fn push_syslog_line(out: &mut Vec<u8>, level: Level, line: &[u8]) -> Severity {
     let (severity, prefix): (_, &[u8]) = match level {
         Level::Fatal => (Severity::Critical, b"FATAL: "),
-        Level::Trouble => (Severity::Warning, b"WARNING: "),
-        Level::Error => (Severity::Error, b""),
-        Level::Warning => (Severity::Warning, b""),
-        Level::Notice => (Severity::Notice, b""),
-        Level::Info => (Severity::Info, b""),
+        Level::Warning => (Severity::Warning, b"WARNING: "),
+        Level::Zero => (Severity::Error, b""),
+        Level::One => (Severity::Warning, b""),
+        Level::Two => (Severity::Notice, b""),
+        Level::Three => (Severity::Info, b""),
     };
     out.extend_from_slice(prefix);
     push_escaped(out, line);
@@ -252,15 +252,15 @@ mod tests {
     #[test]
     fn syslog_lines_are_escaped_and_cut() {
         let mut out = Vec::new();
-        let severity = push_syslog_line(&mut out, Level::Trouble, b"a\x01\x7f%s\xff");
+        let severity = push_syslog_line(&mut out, Level::Warning, b"a\x01\x7f%s\xff");
         assert_eq!(severity, Severity::Warning);
         assert_eq!(out, b"WARNING: a\\x01\\x7f%s\xff");
         let mut out = Vec::new();
-        push_syslog_line(&mut out, Level::Notice, b"\xc4\x9b\xc2\x9b31m\x9b\xc3");
+        push_syslog_line(&mut out, Level::Two, b"\xc4\x9b\xc2\x9b31m\x9b\xc3");
         assert_eq!(out, b"\xc4\x9b\\xc2\\x9b31m\\x9b\xc3");
         let long = ["x".repeat(SYSLOG_LINE - 1), "é".into(), "y".into()].concat();
         let mut out = Vec::new();
-        push_syslog_line(&mut out, Level::Notice, long.as_bytes());
+        push_syslog_line(&mut out, Level::Two, long.as_bytes());
         assert_eq!(out.len(), SYSLOG_LINE - 1);
     }
 }

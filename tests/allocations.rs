@@ -85,7 +85,7 @@ impl Process {
             is_dry_run: false,
         };
         let shared = Shared::new(1).unwrap();
-        let log = Rc::new(Log::new(Level::Notice, Sinks::default(), shared.complaints));
+        let log = Rc::new(Log::new(Level::Two, Sinks::default(), shared.complaints));
         Process {
             engine: Engine::new(&settings, policy, log, shared),
             store: LmdbStore::new(LmdbOptions {

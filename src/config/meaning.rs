@@ -120,9 +120,9 @@ impl Meaning<'_> {
 
     fn read_log(&mut self, settings: &mut Settings) {
         settings.verbosity = match (self.typed.has(Id::Quiet), self.typed.has(Id::Verbose)) {
-            (true, _) => Level::Warning,
-            (false, true) => Level::Info,
-            (false, false) => Level::Notice,
+            (true, _) => Level::One,
+            (false, true) => Level::Three,
+            (false, false) => Level::Two,
         };
         self.set(&mut settings.syslog_facility, Id::SyslogFacility, |value| {
             values::text(name(Id::SyslogFacility), value)

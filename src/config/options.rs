@@ -340,9 +340,9 @@ pub static OPTIONS: &[OptionSpec] = &[
         "dry run: decide, log and remember, but hold back no mail", |s| show::on(s.noaction)))),
 
     with_short('v', flag(Id::Verbose, "verbose", Group::Logging,
-        "log each connection too", |s| show::on(s.verbosity == Level::Info))),
+        "log each connection too", |s| show::on(s.verbosity == Level::Three))),
     with_short('q', flag(Id::Quiet, "quiet", Group::Logging,
-        "log warnings and errors only; stronger than --verbose", |s| show::on(s.verbosity == Level::Warning))),
+        "log warnings and errors only; stronger than --verbose", |s| show::on(s.verbosity == Level::One))),
     with_aliases(&["syslogfacility", "facility"], valued(Id::SyslogFacility, "syslog-facility", Required("NAME"), Group::Logging,
         "facility of syslog(3)", |s| show::text(&s.syslog_facility))),
     flag(Id::LogStderr, "log-stderr", Group::Logging,

@@ -131,7 +131,7 @@ impl Default for Settings {
             dbdir: paths::DBDIR.into(),
             pidfile: None,
             daemonize: false,
-            verbosity: Level::Notice,
+            verbosity: Level::Two,
             syslog_facility: "mail".into(),
             log_stderr: false,
             whitelist_clients: with_local_files([paths::whitelist_clients()]),

@@ -155,24 +155,24 @@ impl Policy {
             Decision::Missing(attribute) => {
                 line.extend_from_slice(b"attribute missing: ");
                 line.extend_from_slice(attribute.name().as_bytes());
-                log(Level::Trouble, line);
+                log(Level::Warning, line);
             }
             Decision::BadAddress => {
                 line.extend_from_slice(b"client_address is no address: ");
                 line.extend_from_slice(request.text(Attribute::ClientAddress));
-                log(Level::Trouble, line);
+                log(Level::Warning, line);
             }
             Decision::ClientWhitelisted => {
                 push_action(line, request, Reason::ClientWhitelist);
-                log(Level::Notice, line);
+                log(Level::Two, line);
             }
             Decision::RecipientWhitelisted => {
                 push_action(line, request, Reason::RecipientWhitelist);
-                log(Level::Notice, line);
+                log(Level::Two, line);
             }
             Decision::NotSuspicious => {
                 push_action(line, request, Reason::NotSuspicious);
-                log(Level::Notice, line);
+                log(Level::Two, line);
             }
             Decision::Stored(outcome) => {
                 self.answer_outcome(request, outcome, surroundings, reply, line, log);
@@ -198,14 +198,11 @@ impl Policy {
         log: &mut dyn FnMut(Level, &[u8]),
     ) {
         if outcome.clock_corrected {
-            log(
-                Level::Warning,
-                b"correcting date for first seen in the future!",
-            );
+            log(Level::One, b"correcting date for first seen in the future!");
         }
         if outcome.client_whitelisted {
             self.push_whitelisted_client(line, request, outcome.verdict);
-            log(Level::Warning, line);
+            log(Level::One, line);
             line.clear();
         }
         let reason = match outcome.verdict {
@@ -246,7 +243,7 @@ impl Policy {
             }
         };
         push_action(line, request, reason);
-        log(Level::Notice, line);
+        log(Level::Two, line);
     }
 
     /// The address stands as in the auto-whitelist, behind the tarpit as sent.

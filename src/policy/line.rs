@@ -11,17 +11,17 @@ use super::request::{Attribute, Request};
 pub enum Level {
     /// The server ends: `FATAL: ` and syslog `crit`; always shown.
     Fatal,
-    /// Something is wrong and the server goes on: `WARNING: ` and syslog
+    /// The server's own trouble, with which it goes on: `WARNING: ` and syslog
     /// `warning`; always shown.
-    Trouble,
-    /// 0: syslog `err`; always shown.
-    Error,
-    /// 1: syslog `warning`; always shown.
     Warning,
-    /// 2: syslog `notice`; not shown with `--quiet`.
-    Notice,
-    /// 3: syslog `info`; shown with `--verbose` only.
-    Info,
+    /// Net::Server's 0: syslog `err`; always shown.
+    Zero,
+    /// Net::Server's 1: syslog `warning`; always shown.
+    One,
+    /// Net::Server's 2: syslog `notice`; not shown with `--quiet`.
+    Two,
+    /// Net::Server's 3: syslog `info`; shown with `--verbose` only.
+    Three,
 }
 
 /// Why an action was taken, as it stands behind `reason=`.

@@ -489,7 +489,7 @@ mod tests {
         let (to_writer, queue) = UnixDatagram::pair().unwrap();
         let (answers, from_writer) = UnixDatagram::pair().unwrap();
         let shared = Shared::new(1).unwrap();
-        let log = Rc::new(Log::new(Level::Error, Sinks::default(), shared.complaints));
+        let log = Rc::new(Log::new(Level::Zero, Sinks::default(), shared.complaints));
         let store = LmdbStore::new(LmdbOptions {
             dir: dir.to_owned(),
             map_size: 1 << 20,

@@ -133,13 +133,13 @@ impl Engine {
                 self.shared.counters.add(Counter::Unrecognized, 1);
                 let kind = reader.request().text(Attribute::Request);
                 let line = [b"unrecognized request type: '", kind, b"'"].concat();
-                self.log.write(Level::Error, &line);
+                self.log.write(Level::Zero, &line);
                 Advance::NeedInput
             }
             Event::Garbage(shown) => {
                 self.shared.counters.add(Counter::Garbage, 1);
                 let line = [b"ignoring garbage: <", &shown[..], b">"].concat();
-                self.log.write(Level::Warning, &line);
+                self.log.write(Level::One, &line);
                 Advance::NeedInput
             }
         };
@@ -279,7 +279,7 @@ mod tests {
 
     fn engine() -> Engine {
         let shared = Shared::new(1).unwrap();
-        let log = Rc::new(Log::new(Level::Error, Sinks::default(), shared.complaints));
+        let log = Rc::new(Log::new(Level::Zero, Sinks::default(), shared.complaints));
         let settings = Settings::default();
         let policy = Policy {
             rules: settings.rules.clone(),

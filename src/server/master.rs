@@ -459,7 +459,7 @@ impl Master {
     fn act_on_requests(&mut self) {
         if self.reload.take_due(Instant::now()) {
             self.log
-                .write(Level::Warning, b"HUP received: reloading whitelists...");
+                .write(Level::One, b"HUP received: reloading whitelists...");
             let loaded = whitelists::load(&self.settings);
             // The workers say what is wrong; this is for those to come.
             if loaded.problems.iter().all(|problem| !problem.is_fatal) {
@@ -469,7 +469,7 @@ impl Master {
         }
         if self.statistics.take_due(Instant::now()) {
             self.log
-                .write(Level::Warning, self.shared.counters.line().as_bytes());
+                .write(Level::One, self.shared.counters.line().as_bytes());
         }
         if let Some(path) = &self.settings.stats_file
             && self.next_statistics <= Instant::now()
@@ -518,7 +518,7 @@ impl Master {
             "{role} (pid {}) ended with {}: starting another",
             death.pid, death.how
         );
-        self.log.write(Level::Trouble, line.as_bytes());
+        self.log.write(Level::Warning, line.as_bytes());
     }
 
     /// Tells the workers to end; the writer ends after them.

@@ -264,7 +264,7 @@ fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     .map_err(|error| StartError::of_io("cannot start", &error))?;
     master.pid_file = pid_file;
     let result = master.run();
-    log.write(Level::Notice, &timestamped(b"Server closing!"));
+    log.write(Level::Two, &timestamped(b"Server closing!"));
     if master.is_flushed()
         && !lmdb_options(settings).sync
         && let Err(error) = remove_mark(&settings.dbdir)
@@ -404,9 +404,9 @@ fn timestamped(text: &[u8]) -> Vec<u8> {
 fn log_start(log: &Log, listeners: &Listeners, identity: &Identity, is_daemon: bool) {
     let pid = std::process::id();
     let starting = format!("postgrey (type postgrey {VERSION}) starting! pid({pid})");
-    log.write(Level::Notice, &timestamped(starting.as_bytes()));
+    log.write(Level::Two, &timestamped(starting.as_bytes()));
     for line in &listeners.lines {
-        log.write(Level::Notice, line.as_bytes());
+        log.write(Level::Two, line.as_bytes());
     }
     for warning in &listeners.warnings {
         log.complain(warning);
@@ -414,16 +414,13 @@ fn log_start(log: &Log, listeners: &Listeners, identity: &Identity, is_daemon: b
     if process::is_root() {
         let (uid, gid) = (identity.uid, identity.gid);
         log.write(
-            Level::Notice,
+            Level::Two,
             format!("Setting gid to \"{gid} {gid}\"").as_bytes(),
         );
-        log.write(
-            Level::Notice,
-            format!("Setting uid to \"{uid}\"").as_bytes(),
-        );
+        log.write(Level::Two, format!("Setting uid to \"{uid}\"").as_bytes());
     }
     if is_daemon {
-        log.write(Level::Notice, b"Process Backgrounded");
+        log.write(Level::Two, b"Process Backgrounded");
     }
 }
 
@@ -439,7 +436,7 @@ fn tell_of_old_files(store: &mut LmdbStore, settings: &Settings, log: &Log) {
         let line = format!(
             "old Berkeley DB files in {dbdir} are not used: \"postgreyctl --dbdir={dbdir} import {dbdir}\" takes them along"
         );
-        log.write(Level::Warning, line.as_bytes());
+        log.write(Level::One, line.as_bytes());
     }
 }
 

@@ -79,7 +79,7 @@ fn recover_alone(dbdir: &Path, log: &Log) -> io::Result<()> {
         match look_apart(dbdir)? {
             Ok(records) => {
                 let line = format!("the server had not ended in order: {records} records verified");
-                log.write(Level::Warning, line.as_bytes());
+                log.write(Level::One, line.as_bytes());
                 write_anew(dbdir)?;
             }
             Err(why) => {
@@ -109,7 +109,7 @@ fn use_journal(dbdir: &Path, log: &Log) -> io::Result<bool> {
         Ok(found) => {
             let made = local_time(fs::metadata(copy_of(dbdir))?.modified()?);
             log.write(
-                Level::Warning,
+                Level::One,
                 format!(
                     "the server had not ended in order: {found} commits behind the copy of {made}"
                 )

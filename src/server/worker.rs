@@ -357,7 +357,7 @@ impl Worker {
 
     /// The line of `--verbose`, beginning as that of the original.
     fn log_connection(&self, peer: &SockAddr) {
-        if !self.log.shows(Level::Info) {
+        if !self.log.shows(Level::Three) {
             return;
         }
         let line = match peer.as_socket() {
@@ -365,7 +365,7 @@ impl Worker {
             None => "CONNECT UNIX Socket".to_owned(),
         };
         self.log
-            .write(Level::Info, &super::timestamped(line.as_bytes()));
+            .write(Level::Three, &super::timestamped(line.as_bytes()));
     }
 
     fn add(&mut self, socket: Socket) {

@@ -306,8 +306,7 @@ impl Writer {
                 if at > Instant::now() && !self.shared.take_expiry_wanted() {
                     return Maintenance::Due(at);
                 }
-                self.log
-                    .write(Level::Warning, b"cleaning up old entries...");
+                self.log.write(Level::One, b"cleaning up old entries...");
                 Maintenance::Running(Expiry::new(&self.rules, clock::seconds()))
             }
             Maintenance::Running(mut expiry) => {
@@ -320,7 +319,7 @@ impl Writer {
                         after,
                     }) => {
                         let line = finished_line(database, before, after);
-                        self.log.write(Level::Warning, line.as_bytes());
+                        self.log.write(Level::One, line.as_bytes());
                         Maintenance::Running(expiry)
                     }
                     Some(Progress::Done) | None => {

@@ -38,7 +38,7 @@ fn forms_of_an_option() {
     }
     assert_eq!(settings(&["--unix==a=b"]).listen, unix("=a=b"));
     assert!(rules(&["-inet", "10023", "-targrey"]).targrey);
-    assert_eq!(settings(&["--v"]).verbosity, Level::Info);
+    assert_eq!(settings(&["--v"]).verbosity, Level::Three);
     assert!(settings(&["--d"]).daemonize);
 }
 
@@ -97,7 +97,7 @@ fn optional_values() {
     ] {
         assert_eq!(tarpit(words).as_deref(), Some("70"), "{words:?}");
     }
-    assert_eq!(settings(&["--tarpit", "-q"]).verbosity, Level::Warning);
+    assert_eq!(settings(&["--tarpit", "-q"]).verbosity, Level::One);
     assert_eq!(tarpit(&["--tarpit=5", "--tarpit"]).as_deref(), Some("65"));
     assert_eq!(tarpit(&["--tarpit", "-"]).as_deref(), Some("-"));
     assert_eq!(tarpit(&["--tarpit=--"]).as_deref(), Some("--"));
@@ -256,9 +256,9 @@ fn aliases_and_letters() {
         assert!(settings(&[word]).noaction, "{word}");
     }
     for (words, verbosity) in [
-        (&["-q"][..], Level::Warning),
-        (&["-v"], Level::Info),
-        (&["-q", "-v"], Level::Warning),
+        (&["-q"][..], Level::One),
+        (&["-v"], Level::Three),
+        (&["-q", "-v"], Level::One),
     ] {
         assert_eq!(settings(words).verbosity, verbosity, "{words:?}");
     }

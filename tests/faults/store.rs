@@ -136,7 +136,7 @@ impl Stage {
     fn new() -> Stage {
         let settings = settings();
         let shared = Shared::new(1).unwrap();
-        let log = Rc::new(Log::new(Level::Notice, Sinks::default(), shared.complaints));
+        let log = Rc::new(Log::new(Level::Two, Sinks::default(), shared.complaints));
         let policy = Policy {
             rules: settings.rules.clone(),
             texts: settings.texts.clone(),
