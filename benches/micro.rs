@@ -190,7 +190,7 @@ fn decide_new(bencher: Bencher) {
     };
     bencher.bench_local(|| {
         let request = black_box(reader.request());
-        let Examined::Ask(command) = policy.examine(request, TIME as f64, &mut keys) else {
+        let Examined::NeedsStore(command) = policy.examine(request, TIME as f64, &mut keys) else {
             panic!("whitelisted");
         };
         black_box(command);
@@ -239,7 +239,7 @@ fn new_commands(number: &mut u64, count: usize) -> Vec<u8> {
         value.clear();
         subject(*number, false).push_recipient(&mut value);
         request.set(Attribute::Recipient, &value);
-        if let Examined::Ask(command) = policy.examine(&request, TIME as f64, &mut keys) {
+        if let Examined::NeedsStore(command) = policy.examine(&request, TIME as f64, &mut keys) {
             command.encode(&mut encoded);
         }
     }

@@ -83,7 +83,7 @@ fn play(dialogue: &Dialogue, store: &mut dyn Store) {
                 Event::Request => {
                     let decision = match policy.examine(reader.request(), 0.0, &mut keys) {
                         Examined::Decided(decision) => decision,
-                        Examined::Ask(command) => ask(&policy, store, &command),
+                        Examined::NeedsStore(command) => ask(&policy, store, &command),
                     };
                     policy.answer(
                         reader.request(),

@@ -80,7 +80,7 @@ fn try_requests(input: &[u8]) {
                 }
                 let decision = match policy.examine(reader.request(), 1.7e9, &mut keys) {
                     Examined::Decided(decision) => decision,
-                    Examined::Ask(command) => apply(&policy, &mut store, &command),
+                    Examined::NeedsStore(command) => apply(&policy, &mut store, &command),
                 };
                 let mut reply = Vec::new();
                 let mut log = |_, line: &[u8]| assert!(!line.contains(&b'\n'));

@@ -336,8 +336,8 @@ proptest! {
             }
             let decision = match policy.examine(&request, 1e9, &mut keys) {
                 Examined::Decided(decision) => decision,
-                Examined::Ask(_) if failing => Decision::StoreFailed,
-                Examined::Ask(command) => {
+                Examined::NeedsStore(_) if failing => Decision::StoreFailed,
+                Examined::NeedsStore(command) => {
                     let mut outcomes = Vec::new();
                     store.apply_batch(&policy.rules, &[command], &mut outcomes).unwrap();
                     Decision::Stored(outcomes[0])
@@ -345,7 +345,7 @@ proptest! {
             };
             let mut reply = Vec::new();
             let mut lines = Vec::new();
-            policy.answer(&request, &decision, &surroundings, &mut reply, &mut Vec::new(), &mut |_, line| {
+            let answered = policy.answer(&request, &decision, &surroundings, &mut reply, &mut Vec::new(), &mut |_, line| {
                 lines.push(line.to_vec());
             });
             let text = std::str::from_utf8(&reply).expect("valid UTF-8");
@@ -353,6 +353,8 @@ proptest! {
             let action = action.expect("action= and an empty line");
             prop_assert!(!action.is_empty());
             prop_assert!(!action.contains(char::is_control), "{:?}", action);
+            prop_assert_eq!(answered.has_header, action.starts_with("PREPEND "), "{:?}", action);
+            prop_assert_eq!(answered.is_sleep, action.starts_with("SLEEP "), "{:?}", action);
             for line in lines {
                 prop_assert!(!line.contains(&b'\n'));
             }

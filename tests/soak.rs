@@ -124,7 +124,7 @@ impl Model {
         reader.next_event(&mut &octets[..]).unwrap();
         let decision = match self.policy.examine(reader.request(), 0.0, &mut self.keys) {
             Examined::Decided(decision) => decision,
-            Examined::Ask(command) => {
+            Examined::NeedsStore(command) => {
                 let mut outcomes = Vec::new();
                 self.store
                     .apply_batch(&self.policy.rules, &[command], &mut outcomes)

@@ -71,8 +71,20 @@ pub enum Decision {
 pub enum Examined<'a> {
     /// Decided without the store.
     Decided(Decision),
-    /// The store has to be asked.
-    Ask(Command<'a>),
+    /// The store has to be asked, by this command.
+    NeedsStore(Command<'a>),
+}
+
+/// What a reply is, for those that count replies or wait for their effect and
+/// need not look at its octets. In a dry run both are false: the reply is
+/// DUNNO.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// The reply is the `PREPEND` of the X-Greylist header.
+    pub has_header: bool,
+    /// The reply makes Postfix sleep: `SLEEP`, alone or in front of another
+    /// action.
+    pub is_sleep: bool,
 }
 
 /// What an answer needs from around the policy.
@@ -127,7 +139,7 @@ impl Policy {
             return Examined::Decided(Decision::NotSuspicious);
         }
         keys.build(rules, &client, request);
-        Examined::Ask(Command {
+        Examined::NeedsStore(Command {
             now: Now::new(clock, request.get(Attribute::PolicyTestTime)),
             address: client.text,
             client: &keys.client,
@@ -138,7 +150,8 @@ impl Policy {
     }
 
     /// Appends the reply to a request, and hands its log lines to `log`; they
-    /// are made in `line`, a buffer to be used again.
+    /// are made in `line`, a buffer to be used again. What the reply is comes
+    /// back.
     pub fn answer(
         &self,
         request: &Request,
@@ -147,9 +160,10 @@ impl Policy {
         reply: &mut Vec<u8>,
         line: &mut Vec<u8>,
         log: &mut dyn FnMut(Level, &[u8]),
-    ) {
+    ) -> Answered {
         reply.extend_from_slice(b"action=");
         let start = reply.len();
+        let mut answered = Answered::default();
         line.clear();
         match decision {
             Decision::Missing(attribute) => {
@@ -175,16 +189,18 @@ impl Policy {
                 log(Level::Two, line);
             }
             Decision::Stored(outcome) => {
-                self.answer_outcome(request, outcome, surroundings, reply, line, log);
+                answered = self.answer_outcome(request, outcome, surroundings, reply, line, log);
             }
             Decision::StoreFailed => {}
         }
         if self.is_dry_run || reply.len() == start {
             reply.truncate(start);
             reply.extend_from_slice(b"DUNNO");
+            answered = Answered::default();
         }
         make_sendable(reply, start);
         reply.extend_from_slice(b"\n\n");
+        answered
     }
 
     /// Appends the action of an outcome, nothing for DUNNO.
@@ -196,7 +212,8 @@ impl Policy {
         reply: &mut Vec<u8>,
         line: &mut Vec<u8>,
         log: &mut dyn FnMut(Level, &[u8]),
-    ) {
+    ) -> Answered {
+        let mut answered = Answered::default();
         if outcome.clock_corrected {
             log(Level::One, b"correcting date for first seen in the future!");
         }
@@ -206,18 +223,20 @@ impl Policy {
             line.clear();
         }
         let reason = match outcome.verdict {
-            Verdict::TarpitPassed => return,
+            Verdict::TarpitPassed => return answered,
             Verdict::ClientAutoWhitelisted => Reason::ClientAutoWhitelist,
             Verdict::Tarpit => {
                 self.push_sleep(reply);
-                return;
+                answered.is_sleep = true;
+                return answered;
             }
             Verdict::Greylist { missing, is_new } => {
                 if self.rules.tarpit.is_some() && !self.rules.targrey {
                     self.push_sleep(reply);
                     reply.extend_from_slice(b", ");
                     reply.extend_from_slice(self.texts.greylist_action.as_bytes());
-                    return;
+                    answered.is_sleep = true;
+                    return answered;
                 }
                 reply.extend_from_slice(self.texts.greylist_action.as_bytes());
                 reply.push(b' ');
@@ -233,17 +252,18 @@ impl Policy {
                 was_successful,
             } => {
                 let instance = request.get(Attribute::Instance);
-                let with_header = !was_successful && surroundings.instances.is_new(instance);
-                if with_header {
+                answered.has_header = !was_successful && surroundings.instances.is_new(instance);
+                if answered.has_header {
                     reply.extend_from_slice(b"PREPEND ");
                     let Surroundings { version, date, .. } = surroundings;
                     push_header(reply, &self.texts, version, waited, date);
                 }
-                Reason::TripletFound(with_header.then_some(waited))
+                Reason::TripletFound(answered.has_header.then_some(waited))
             }
         };
         push_action(line, request, reason);
         log(Level::Two, line);
+        answered
     }
 
     /// The address stands as in the auto-whitelist, behind the tarpit as sent.

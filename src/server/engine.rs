@@ -158,7 +158,7 @@ impl Engine {
             .examine(reader.request(), clock::seconds(), &mut self.keys)
         {
             Examined::Decided(decision) => return Some(decision),
-            Examined::Ask(asked) => asked,
+            Examined::NeedsStore(asked) => asked,
         };
         match store.try_read(&self.policy.rules, &asked) {
             Ok(Some(outcome)) => Some(Decision::Stored(outcome)),
@@ -218,8 +218,7 @@ impl Engine {
             date: &clock::push_date,
         };
         let log = &self.log;
-        let start = output.len();
-        self.policy.answer(
+        let answered = self.policy.answer(
             reader.request(),
             decision,
             &surroundings,
@@ -229,7 +228,7 @@ impl Engine {
                 log.write(level, line);
             },
         );
-        if output[start..].starts_with(b"action=PREPEND ") {
+        if answered.has_header {
             self.shared.counters.add(Counter::PassHeader, 1);
         }
         self.behind_reply()

@@ -125,7 +125,7 @@ fn only_read(
     use postgrey::policy::decide::Examined;
     let mut keys = postgrey::policy::triplet::Keys::default();
     let mut copy = MemoryStore::default();
-    if let Examined::Ask(command) = policy.examine(request, now, &mut keys) {
+    if let Examined::NeedsStore(command) = policy.examine(request, now, &mut keys) {
         let wanted = [
             (Database::Greylist, command.triplet),
             (Database::Clients, command.client),

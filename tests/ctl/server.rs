@@ -43,7 +43,7 @@ pub fn ask(policy: &Policy, store: &mut dyn Store, request: &Request, now: f64) 
     let mut keys = Keys::default();
     let decision = match policy.examine(request, now, &mut keys) {
         Examined::Decided(decision) => decision,
-        Examined::Ask(command) => {
+        Examined::NeedsStore(command) => {
             let mut outcomes = Vec::new();
             store
                 .apply_batch(&policy.rules, &[command], &mut outcomes)

@@ -68,7 +68,7 @@ impl<'a> Case<'a> {
         let mut keys = Keys::default();
         let wanted = match policy.examine(&request, clock, &mut keys) {
             Examined::Decided(_) => Vec::new(),
-            Examined::Ask(command) => vec![
+            Examined::NeedsStore(command) => vec![
                 (Database::Greylist, command.triplet.to_vec()),
                 (Database::Clients, command.client.to_vec()),
                 (Database::Tarpit, command.address.to_vec()),
@@ -129,7 +129,7 @@ impl<'a> Case<'a> {
         let mut keys = Keys::default();
         let decision = match self.policy.examine(request, time, &mut keys) {
             Examined::Decided(decision) => decision,
-            Examined::Ask(command) => {
+            Examined::NeedsStore(command) => {
                 let mut outcomes = Vec::new();
                 let applied = memory.apply_batch(&self.policy.rules, &[command], &mut outcomes);
                 match (applied, outcomes.pop()) {
