@@ -5,8 +5,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::ConfigError;
+use super::error::ConfigError;
 use super::options::{Id, OPTIONS};
+use super::paths::with_local_files;
 use super::settings::{LISTEN_QUEUE_SIZE, Settings, Sync};
 use super::typed::Typed;
 use super::values;
@@ -31,31 +32,6 @@ pub fn settings_of(typed: &Typed) -> (Settings, Vec<ConfigError>) {
     meaning.read_texts(&mut settings);
     meaning.check_combinations(&settings);
     (settings, meaning.wrong)
-}
-
-/// Each file followed by its `.local` file, each path once.
-pub fn with_local_files(files: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
-    let mut all = Vec::new();
-    let mut add = |path: PathBuf| {
-        if !all.contains(&path) {
-            all.push(path);
-        }
-    };
-    for file in files {
-        let is_local = is_local_file(file.as_os_str());
-        let mut local = file.clone().into_os_string();
-        local.push(".local");
-        add(file);
-        if !is_local {
-            add(local.into());
-        }
-    }
-    all
-}
-
-/// True for a whitelist that may be missing without a word.
-pub fn is_local_file(path: &OsStr) -> bool {
-    path.as_bytes().ends_with(b".local")
 }
 
 struct Meaning<'a> {

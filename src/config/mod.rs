@@ -1,14 +1,16 @@
 //! The command line, in two steps: options as typed (`typed`), then settings
 //! as meant (`meaning`), so that the grammar, which is Perl's, and the
 //! meaning of each option stay apart. One table ([`options`]) feeds both, the
-//! help text and the printed configuration (`show`).
+//! help text and the printed configuration (`print`).
 //!
 //! Nothing here but [`check`] looks at the system, except for its name.
 
 pub mod check;
+mod error;
 mod meaning;
 pub mod options;
 pub mod paths;
+mod print;
 pub mod settings;
 mod show;
 mod typed;
@@ -16,11 +18,11 @@ pub mod values;
 pub mod whitelists;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
+pub use error::ConfigError;
 pub use options::OptionSpec;
-pub use show::help_text;
+pub use print::help_text;
 
 use options::Id;
 use settings::Settings;
@@ -50,25 +52,6 @@ pub enum Invocation {
     /// `--print-config`: print [`print_config`] of these.
     PrintConfig(Box<Settings>),
 }
-
-/// Why the program does not start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    /// The text for standard error, without the last line end. Several
-    /// mistakes are several lines.
-    pub message: String,
-    /// The exit status: 1 if the words do not fit the grammar, 2 if a value
-    /// is wrong, 255 for an address, as the original has it.
-    pub exit_code: i32,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 /// Reads the command line, without the program's name.
 ///
@@ -119,7 +102,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation, ConfigError> {
 /// paths are.
 pub fn print_config(settings: &Settings) -> Vec<u8> {
     let mut lines = Vec::new();
-    for word in show::words(settings) {
+    for word in print::words(settings) {
         lines.extend_from_slice(word.as_bytes());
         lines.push(b'\n');
     }

@@ -1,9 +1,12 @@
-//! Places that differ between systems, fixed when the program is built.
+//! Paths and names that differ between systems, fixed when the program is
+//! built, and which files are read with a whitelist.
 //!
 //! Upstream, Debian and others keep whitelists and databases in different
 //! directories. Packagers set these environment variables for the build; each
-//! place can still be changed by an option.
+//! path can still be changed by an option.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 const fn chosen(given: Option<&'static str>, otherwise: &'static str) -> &'static str {
@@ -46,4 +49,29 @@ pub fn whitelist_recipients() -> PathBuf {
 
 fn whole_or_beside(whole: Option<&str>, name: &str) -> PathBuf {
     whole.map_or_else(|| PathBuf::from(SYSCONFDIR).join(name), PathBuf::from)
+}
+
+/// Each file followed by its `.local` file, each path once.
+pub fn with_local_files(files: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    let mut add = |path: PathBuf| {
+        if !all.contains(&path) {
+            all.push(path);
+        }
+    };
+    for file in files {
+        let is_local = is_local_file(file.as_os_str());
+        let mut local = file.clone().into_os_string();
+        local.push(".local");
+        add(file);
+        if !is_local {
+            add(local.into());
+        }
+    }
+    all
+}
+
+/// True for a whitelist that may be missing without a word.
+pub fn is_local_file(path: &OsStr) -> bool {
+    path.as_bytes().ends_with(b".local")
 }

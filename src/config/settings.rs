@@ -4,8 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::meaning::with_local_files;
-use super::paths;
+use super::paths::{self, with_local_files};
 use crate::log::Level;
 use crate::policy::rules::{Rules, Texts};
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::meaning::is_local_file;
+use super::paths::is_local_file;
 use super::settings::Settings;
 use crate::policy::decide::Whitelists;
 use crate::policy::s25r::Exceptions;
