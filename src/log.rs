@@ -161,17 +161,17 @@ fn push_octets(out: &mut Vec<u8>, octets: &[u8], is_escaped: impl Fn(u8) -> bool
 }
 
 /// Which complaints were made lately, in cells that all processes share. Each
-/// text has a place; a new one takes the place of the oldest.
+/// text has a slot; a new one takes that of the oldest.
 #[derive(Clone, Copy, Debug)]
 pub struct Complaints {
     cells: &'static [AtomicU64; Complaints::CELLS],
 }
 
-const PLACES: usize = 64;
+const SLOTS: usize = 64;
 
 impl Complaints {
     /// The number of cells it takes: text, time and times held back.
-    pub const CELLS: usize = 3 * PLACES;
+    pub const CELLS: usize = 3 * SLOTS;
 
     /// Remembers complaints in these cells.
     pub fn new(cells: &'static [AtomicU64; Complaints::CELLS]) -> Self {
@@ -182,12 +182,12 @@ impl Complaints {
     /// (seconds), else how many times it was held back since.
     fn admit(&self, text: &[u8], now: u64) -> Option<u64> {
         let hash = fnv1a(text);
-        let places = &self.cells.as_chunks::<3>().0;
-        let own = places
+        let slots = &self.cells.as_chunks::<3>().0;
+        let own = slots
             .iter()
             .find(|[name, ..]| name.load(Ordering::Relaxed) == hash);
         let oldest = || {
-            places
+            slots
                 .iter()
                 .min_by_key(|[_, time, _]| time.load(Ordering::Relaxed))
         };
@@ -204,7 +204,7 @@ impl Complaints {
     }
 }
 
-/// FNV-1a: only to find a place, so it need not be strong.
+/// FNV-1a: only to find a slot, so it need not be strong.
 fn fnv1a(text: &[u8]) -> u64 {
     text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &octet| {
         (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)
@@ -237,9 +237,9 @@ mod tests {
     }
 
     #[test]
-    fn complaints_do_not_take_each_others_places() {
+    fn complaints_do_not_take_each_others_slots() {
         let complaints = complaints();
-        let texts: Vec<String> = (0..PLACES).map(|n| format!("cause {n}")).collect();
+        let texts: Vec<String> = (0..SLOTS).map(|n| format!("cause {n}")).collect();
         for expected in [Some(0), None, None] {
             for text in &texts {
                 assert_eq!(complaints.admit(text.as_bytes(), 1000), expected, "{text}");

@@ -36,7 +36,7 @@ pub fn backup(words: &Words) -> Result<(), Failure> {
         return Ok(open_reader(&words.dbdir())?.copy_to(&file)?);
     }
     let path = PathBuf::from(OsStr::from_bytes(name));
-    // With the caller's rights: he names a place of his own.
+    // With the caller's rights: he names a path of his own.
     let file = new_file(&path).map_err(|error| Failure::file(&path, &error))?;
     let result = open_reader(&words.dbdir()).and_then(|mut store| copy(&mut store, &path, &file));
     if result.is_err() {

@@ -105,7 +105,7 @@ fn client_keys(named: &Named, rules: &Rules, text: &[u8]) -> Result<Vec<Vec<u8>>
     Ok(vec![text.to_vec()])
 }
 
-/// `forget ADDRESS`: its places on the auto-whitelist and in the tarpit, and
+/// `forget ADDRESS`: its records on the auto-whitelist and in the tarpit, and
 /// the triplets that are its own or that it used last.
 pub fn forget(words: &Words) -> Result<(), Failure> {
     let rules = words.server_settings()?.rules;

@@ -89,16 +89,17 @@ pub fn open_writer(dbdir: &Path) -> Result<LiveStore, Failure> {
 pub struct LiveStore {
     store: LmdbStore,
     lock: LockFile,
-    place: PathBuf,
+    lock_path: PathBuf,
 }
 
 impl LiveStore {
     /// Opens an environment, or makes one whose map has this size in octets;
     /// 0: the size it has.
     pub fn open(dbdir: &Path, map_size: usize) -> Result<Self, Failure> {
-        let place = dbdir.join(LOCK_FILE);
-        let lock = LockFile::new(place.clone(), 0o600);
-        lock.file().map_err(|error| Failure::file(&place, &error))?;
+        let lock_path = dbdir.join(LOCK_FILE);
+        let lock = LockFile::new(lock_path.clone(), 0o600);
+        lock.file()
+            .map_err(|error| Failure::file(&lock_path, &error))?;
         let server = lock.holder(Claim::Daemon);
         if is_marked(dbdir) && matches!(server, Ok(None)) {
             return Err(Failure::error(format!(
@@ -112,7 +113,11 @@ impl LiveStore {
             sync: true,
         };
         let store = LmdbStore::new(options);
-        let mut live = LiveStore { store, lock, place };
+        let mut live = LiveStore {
+            store,
+            lock,
+            lock_path,
+        };
         live.claimed(|store| store.prepare())?;
         Ok(live)
     }
@@ -130,7 +135,7 @@ impl LiveStore {
     /// The process of a running server.
     pub fn server(&self) -> Result<Option<i32>, Failure> {
         let holder = self.lock.holder(Claim::Daemon);
-        holder.map_err(|error| Failure::file(&self.place, &error))
+        holder.map_err(|error| Failure::file(&self.lock_path, &error))
     }
 
     /// Gives back the environment, closed but for its lock file.
@@ -141,7 +146,7 @@ impl LiveStore {
     fn error(&self, call: &'static str, reason: impl ToString) -> StoreError {
         StoreError {
             call,
-            place: self.place.display().to_string(),
+            place: self.lock_path.display().to_string(),
             reason: reason.to_string(),
             is_of_system: false,
         }

@@ -3,23 +3,23 @@
 /// True if the pattern matches the whole text. It takes at most as many steps
 /// as pattern and text are long, multiplied.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut at, mut place) = (0, 0);
+    let (mut at, mut position) = (0, 0);
     // Where the last star stands, and up to where it has eaten.
     let mut star: Option<(usize, usize)> = None;
-    while place < text.len() {
+    while position < text.len() {
         match pattern.get(at) {
             Some(b'*') => {
-                star = Some((at, place));
+                star = Some((at, position));
                 at += 1;
             }
-            Some(&octet) if octet == b'?' || octet.eq_ignore_ascii_case(&text[place]) => {
+            Some(&octet) if octet == b'?' || octet.eq_ignore_ascii_case(&text[position]) => {
                 at += 1;
-                place += 1;
+                position += 1;
             }
             _ => match &mut star {
                 Some((star_at, eaten)) => {
                     *eaten += 1;
-                    (at, place) = (*star_at + 1, *eaten);
+                    (at, position) = (*star_at + 1, *eaten);
                 }
                 None => return false,
             },

@@ -90,8 +90,8 @@ fn count(store: &mut LmdbStore, dbdir: &Path, rules: &Rules) -> Result<Stats, Fa
             };
             counts.states[judged.state as usize] += 1;
             let age = now - judged.last;
-            let place = AGES.iter().position(|(limit, _)| age < *limit);
-            counts.ages[place.unwrap_or(AGES.len() - 1)] += 1;
+            let bucket = AGES.iter().position(|(limit, _)| age < *limit);
+            counts.ages[bucket.unwrap_or(AGES.len() - 1)] += 1;
             Ok(())
         })?;
     }
@@ -152,10 +152,10 @@ impl Stats {
             ),
             (
                 "readers",
-                "Processes that have a place for readers",
+                "Processes that have a slot for readers",
                 self.readers.len() as u64,
             ),
-            ("max_readers", "Places for readers", space.max_readers),
+            ("max_readers", "Slots for readers", space.max_readers),
             (
                 "oldest_reader_transactions",
                 "Commits that the oldest open read transaction has outlived",

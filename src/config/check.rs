@@ -121,8 +121,8 @@ fn check_directory_of(option: &str, file: &Path, problems: &mut Vec<String>) {
 }
 
 fn check_sockets(sockets: &[Listen], problems: &mut Vec<String>) {
-    for (place, socket) in sockets.iter().enumerate() {
-        if sockets[..place].contains(socket) {
+    for (index, socket) in sockets.iter().enumerate() {
+        if sockets[..index].contains(socket) {
             let option = if matches!(socket, Listen::Unix(_)) {
                 "unix"
             } else {

@@ -1,13 +1,13 @@
 //! The command line, in two steps: options as typed (`typed`), then settings
-//! as meant (`meaning`), so that the grammar, which is Perl's, and the
+//! as meant (`builder`), so that the grammar, which is Perl's, and the
 //! meaning of each option stay apart. One table ([`options`]) feeds both, the
 //! help text and the printed configuration (`print`).
 //!
 //! Nothing here but [`check`] looks at the system, except for its name.
 
+mod builder;
 pub mod check;
 mod error;
-mod meaning;
 pub mod options;
 pub mod paths;
 mod print;
@@ -77,7 +77,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation, ConfigError> {
             return Ok(invocation);
         }
     }
-    let (settings, wrong) = meaning::settings_of(&typed);
+    let (settings, wrong) = builder::settings_of(&typed);
     let settings = Box::new(settings);
     let messages = wrong.iter().map(|error| error.message.clone());
     if is_check {

@@ -5,7 +5,7 @@
 //! every option with one or two dashes, a value behind `=` with two dashes
 //! only, no abbreviations, no bundles, an optional value may be the next word,
 //! and the first word that is no option ends it all. The getopts crate knows
-//! most of this but takes more than Perl in some places and less in others, so
+//! most of this but takes more than Perl in some cases and less in others, so
 //! each option is first brought into the one form both understand,
 //! `--name=value`, and what Perl refuses is refused here.
 

@@ -45,8 +45,8 @@ impl<'c> Instances<'c> {
         if seen.iter().any(|seen| seen.load(Ordering::Relaxed) == hash) {
             return false;
         }
-        let place = next.fetch_add(1, Ordering::Relaxed) % REMEMBERED as u64;
-        seen[place as usize].store(hash, Ordering::Relaxed);
+        let slot = next.fetch_add(1, Ordering::Relaxed) % REMEMBERED as u64;
+        seen[slot as usize].store(hash, Ordering::Relaxed);
         true
     }
 }

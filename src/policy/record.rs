@@ -2,7 +2,7 @@
 //!
 //! | database | key | value |
 //! |---|---|---|
-//! | `postgrey.db` | network/sender/recipient | first,last,count[,octet] |
+//! | `postgrey.db` | network/sender/recipient | first,last,count\[,octet\] |
 //! | `postgrey_clients.db` | client | count,last |
 //! | `tarpit_clients.db` | client address | last |
 //!

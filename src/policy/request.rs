@@ -76,13 +76,14 @@ impl Attribute {
 pub struct Request {
     /// Values one behind the other; replaced values stay until the reset.
     values: Vec<u8>,
-    places: [Option<(usize, usize)>; Attribute::COUNT],
+    /// Start and end of each attribute's value.
+    spans: [Option<(usize, usize)>; Attribute::COUNT],
 }
 
 impl Request {
     /// The value, cut to [`MAX_ATTRIBUTE`] octets; `None` if it was not sent.
     pub fn get(&self, attribute: Attribute) -> Option<&[u8]> {
-        let (start, end) = self.places[attribute as usize]?;
+        let (start, end) = self.spans[attribute as usize]?;
         self.values.get(start..end)
     }
 
@@ -96,13 +97,13 @@ impl Request {
         let value = &value[..value.len().min(MAX_ATTRIBUTE)];
         let start = self.values.len();
         self.values.extend_from_slice(value);
-        self.places[attribute as usize] = Some((start, self.values.len()));
+        self.spans[attribute as usize] = Some((start, self.values.len()));
     }
 
     fn reset(&mut self) {
         self.values.clear();
         self.values.shrink_to(KEPT_CAPACITY);
-        self.places = [None; Attribute::COUNT];
+        self.spans = [None; Attribute::COUNT];
     }
 }
 

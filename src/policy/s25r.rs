@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
-use super::whitelist::{Complaint, Place};
+use super::whitelist::{Complaint, SourceLine};
 
 /// The published rules; the index is the number of the rule.
 ///
@@ -68,7 +68,7 @@ pub enum Reason<'a> {
     /// No rule matches.
     NoRule,
     /// This line of an exceptions file says so.
-    Exception(&'a Place),
+    Exception(&'a SourceLine),
 }
 
 /// Names that the rules judge wrongly, in the order of their files.
@@ -81,7 +81,7 @@ pub struct Exceptions {
 struct Entry {
     pattern: Pattern,
     verdict: Verdict,
-    place: Place,
+    source: SourceLine,
 }
 
 #[derive(Clone, Debug)]
@@ -116,19 +116,16 @@ impl Exceptions {
         let file: Rc<str> = file.into();
         let mut complaints = Vec::new();
         for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
-            let place = Place {
-                file: Rc::clone(&file),
-                line: index + 1,
-            };
+            let source = SourceLine::new(&file, index + 1);
             match parse_line(line) {
                 Ok(None) => {}
                 Ok(Some((pattern, verdict))) => self.entries.push(Entry {
                     pattern,
                     verdict,
-                    place,
+                    source,
                 }),
                 Err(why) => complaints.push(Complaint {
-                    place,
+                    source,
                     why,
                     fatal: true,
                 }),
@@ -143,7 +140,7 @@ impl Exceptions {
         let name = client_name.to_ascii_lowercase();
         let found = self.entries.iter().find(|e| e.pattern.matches(&name));
         if let Some(entry) = found {
-            return (entry.verdict, Reason::Exception(&entry.place));
+            return (entry.verdict, Reason::Exception(&entry.source));
         }
         match suspicious_rule(&name) {
             Some(rule) => (Verdict::Suspicious, Reason::Rule(rule)),
@@ -226,7 +223,7 @@ fn compile(regex: &[u8]) -> Result<Regex, String> {
         .map_err(|error| format!("bad regular expression: {}", last_line(&error)))
 }
 
-/// The crate draws the place of a mistake on several lines; the log wants one.
+/// The crate draws the position of a mistake on several lines; the log wants one.
 fn last_line(error: &regex::Error) -> String {
     let text = error.to_string();
     let line = text.lines().last().unwrap_or_default().trim();
@@ -343,16 +340,16 @@ mod tests {
         );
         assert_eq!(e.len(), 3);
         let by_line = |name: &[u8]| match e.judge(name) {
-            (verdict, Reason::Exception(place)) => Some((verdict, place.to_string())),
+            (verdict, Reason::Exception(source)) => Some((verdict, source.to_string())),
             _ => None,
         };
-        for (name, verdict, place) in [
+        for (name, verdict, source) in [
             (&b"a1b2.Example.com"[..], Verdict::Ok, "F line 3"),
             (b"example.com", Verdict::Ok, "F line 3"),
             (b"unknown", Verdict::Ok, "F line 5"),
             (b"ADSL-abc.example.net", Verdict::Suspicious, "F line 4"),
         ] {
-            assert_eq!(by_line(name), Some((verdict, place.to_owned())));
+            assert_eq!(by_line(name), Some((verdict, source.to_owned())));
         }
         assert_eq!(
             e.judge(b"a1b2.badexample.com"),

@@ -11,7 +11,7 @@ type Variable<'v> = (&'v str, &'v mut dyn FnMut(&mut Vec<u8>));
 /// already put in.
 ///
 /// The original replaces them one after the other; a value that looks like a
-/// later variable is left alone there, so the places are found first.
+/// later variable is left alone there, so the variables are found first.
 fn expand(out: &mut Vec<u8>, template: &str, variables: &mut [Variable]) {
     let mut rest = template;
     let mut used = 0_u32;

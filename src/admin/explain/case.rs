@@ -12,7 +12,7 @@ use crate::policy::number::number_of_text;
 use crate::policy::record::{Database, TripletRecord};
 use crate::policy::request::{Attribute, Request};
 use crate::policy::triplet::Keys;
-use crate::policy::whitelist::Place;
+use crate::policy::whitelist::SourceLine;
 use crate::store::memory::MemoryStore;
 use crate::store::{Store, StoreError};
 use crate::sys::clock;
@@ -49,7 +49,7 @@ pub struct Answer {
 /// What a decision rests on, if it is a rule of a whitelist.
 pub struct Rule<'a> {
     /// Where it was written.
-    pub place: &'a Place,
+    pub source: &'a SourceLine,
     /// Which part of the request it fits.
     pub part: &'static str,
 }
@@ -209,19 +209,19 @@ impl<'a> Case<'a> {
         let by_address = || lists.clients.match_address(client.text, client.parsed);
         let by_recipient = || lists.recipients.match_recipient(text(Attribute::Recipient));
         by_name
-            .map(|place| Rule {
-                place,
+            .map(|source| Rule {
+                source,
                 part: "the client's name",
             })
             .or_else(|| {
-                by_address().map(|place| Rule {
-                    place,
+                by_address().map(|source| Rule {
+                    source,
                     part: "the client's address",
                 })
             })
             .or_else(|| {
-                by_recipient().map(|place| Rule {
-                    place,
+                by_recipient().map(|source| Rule {
+                    source,
                     part: "the recipient",
                 })
             })

@@ -27,7 +27,7 @@ use crate::policy::decide::{Decision, Policy};
 use crate::policy::request::Attribute;
 use crate::policy::rules::Rules;
 use crate::policy::s25r;
-use crate::policy::whitelist::Place;
+use crate::policy::whitelist::SourceLine;
 use crate::store::Store;
 use crate::sys::clock;
 
@@ -172,7 +172,7 @@ fn s25r_judgement((verdict, reason): (s25r::Verdict, s25r::Reason)) -> String {
     match reason {
         s25r::Reason::Rule(rule) => format!("{verdict}: rule {rule} of s25r(7) fits the name"),
         s25r::Reason::NoRule => format!("{verdict}: no rule of s25r(7) fits the name"),
-        s25r::Reason::Exception(place) => format!("{verdict}: {}", with_line(place)),
+        s25r::Reason::Exception(source) => format!("{verdict}: {}", with_text(source)),
     }
 }
 
@@ -202,15 +202,15 @@ fn whitelist_reason(case: &Case) -> String {
     format!(
         "passes: {} is on a whitelist, {}",
         rule.part,
-        with_line(rule.place)
+        with_text(rule.source)
     )
 }
 
-/// A place, and what stands there.
-fn with_line(place: &Place) -> String {
-    match line_of_file(Path::new(&*place.file), place.line) {
-        Some(line) => format!("{place}: {line}"),
-        None => place.to_string(),
+/// File and number of a line, and what it says.
+fn with_text(source: &SourceLine) -> String {
+    match line_of_file(Path::new(&*source.file), source.line) {
+        Some(line) => format!("{source}: {line}"),
+        None => source.to_string(),
     }
 }
 

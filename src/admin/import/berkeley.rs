@@ -29,7 +29,7 @@ const NAMES: [&str; 12] = [
 ];
 
 /// Where it may lie besides the directories of `PATH`.
-const PLACES: [&str; 7] = [
+const FOLDERS: [&str; 7] = [
     "/usr/bin",
     "/usr/local/bin",
     "/opt/csw/bin",
@@ -50,7 +50,7 @@ const LARGEST_DUMP: u64 = 64;
 fn programs() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    folders.extend(PLACES.iter().map(PathBuf::from));
+    folders.extend(FOLDERS.iter().map(PathBuf::from));
     folders.retain(|folder| folder.is_absolute());
     let mut found: Vec<PathBuf> = Vec::new();
     for name in NAMES {

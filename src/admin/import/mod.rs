@@ -54,7 +54,7 @@ enum Source {
 
 /// What a section is taken for.
 #[derive(Clone, Copy)]
-struct Meaning {
+struct SectionKind {
     database: Database,
     origin: Origin,
 }
@@ -82,12 +82,12 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     let source = open_source(words.operand(0))?;
     become_owner(&dbdir)?;
     let (sections, mut records) = read_source(source, &dbdir)?;
-    let meanings: Vec<Meaning> = sections
+    let kinds: Vec<SectionKind> = sections
         .iter()
-        .map(|section| meaning_of(section, database, origin))
+        .map(|section| kind_of(section, database, origin))
         .collect();
     let reading = |error: io::Error| Failure::file(&dbdir, &error);
-    refuse_foreign(&sections, &meanings, &mut records, reading)?;
+    refuse_foreign(&sections, &kinds, &mut records, reading)?;
     let map_size = if exists(&dbdir) { 0 } else { db_size };
     let mut store = LiveStore::open(&dbdir, map_size)?;
     let total = sections.iter().map(|section| section.looks.records).sum();
@@ -95,7 +95,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     let mut taking = Taking {
         rules: &settings.rules,
         sections: &sections,
-        meanings: &meanings,
+        kinds: &kinds,
         counts: vec![Counts::default(); sections.len()],
         progress: Progress::new("importing", total),
         done: 0,
@@ -103,7 +103,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     taking.take_all(&mut store, &mut records, reading)?;
     let counts = std::mem::take(&mut taking.counts);
     drop(taking);
-    report(&sections, &meanings, &counts)
+    report(&sections, &kinds, &counts)
 }
 
 /// Reads a text of any format as an import would, up to where records go into
@@ -113,22 +113,21 @@ pub fn try_text(text: &[u8], dir: &Path) -> Result<u64, String> {
     let reader = io::Cursor::new(text.to_vec());
     let source = Source::Text(Box::new(reader), "TEXT".into(), 0);
     let (sections, mut records) = read_source(source, dir).map_err(|failure| failure.message)?;
-    let meanings: Vec<Meaning> = sections
+    let kinds: Vec<SectionKind> = sections
         .iter()
-        .map(|section| meaning_of(section, None, None))
+        .map(|section| kind_of(section, None, None))
         .collect();
     let reading = |error: io::Error| Failure::file(dir, &error);
-    refuse_foreign(&sections, &meanings, &mut records, reading)
-        .map_err(|failure| failure.message)?;
+    refuse_foreign(&sections, &kinds, &mut records, reading).map_err(|failure| failure.message)?;
     records.rewind().map_err(|error| error.to_string())?;
     let (mut record, mut count) = (Spooled::default(), 0);
     while records
         .read(&mut record)
         .map_err(|error| error.to_string())?
     {
-        let meaning = meanings[record.section];
-        if objection(meaning.database, &record.key, &record.value).is_none() {
-            meaning.origin.convert(meaning.database, &record.value);
+        let kind = kinds[record.section];
+        if objection(kind.database, &record.key, &record.value).is_none() {
+            kind.origin.convert(kind.database, &record.value);
         }
         count += 1;
     }
@@ -218,14 +217,14 @@ impl Read for Counted {
 
 /// What the text says of itself counts more than the options, the name of the
 /// file more than a guess.
-fn meaning_of(section: &Section, given: Option<Database>, origin: Option<Origin>) -> Meaning {
+fn kind_of(section: &Section, given: Option<Database>, origin: Option<Origin>) -> SectionKind {
     let file = section.source.rsplit('/').next().unwrap_or_default();
     let by_name = || {
         let is_part = |database: &Database| file.contains(database.name());
         Database::ALL.into_iter().find(is_part)
     };
     let database = section.named.or(given).or_else(by_name);
-    Meaning {
+    SectionKind {
         database: database.unwrap_or_else(|| section.looks.database()),
         origin: origin.unwrap_or_else(|| section.looks.origin()),
     }
@@ -234,7 +233,7 @@ fn meaning_of(section: &Section, given: Option<Database>, origin: Option<Origin>
 /// A text most of whose records are none of ours is of another program.
 fn refuse_foreign(
     sections: &[Section],
-    meanings: &[Meaning],
+    kinds: &[SectionKind],
     records: &mut SpoolReader,
     failed: impl Fn(io::Error) -> Failure + Copy,
 ) -> Result<(), Failure> {
@@ -242,10 +241,10 @@ fn refuse_foreign(
     let mut record = Spooled::default();
     records.rewind().map_err(failed)?;
     while records.read(&mut record).map_err(failed)? {
-        let Some(meaning) = meanings.get(record.section) else {
+        let Some(kind) = kinds.get(record.section) else {
             continue;
         };
-        if let Some(why) = objection(meaning.database, &record.key, &record.value) {
+        if let Some(why) = objection(kind.database, &record.key, &record.value) {
             let (count, line, first) = &mut refused[record.section];
             if *count == 0 {
                 (*line, *first) = (record.line, why);
@@ -253,13 +252,13 @@ fn refuse_foreign(
             *count += 1;
         }
     }
-    for ((section, meaning), (count, line, why)) in sections.iter().zip(meanings).zip(refused) {
+    for ((section, kind), (count, line, why)) in sections.iter().zip(kinds).zip(refused) {
         if 2 * count > section.looks.records {
             return Err(Failure::error(format!(
                 "{} line {line}: {why}; {count} of {} records are none of {}, so nothing was imported",
                 section.source,
                 section.looks.records,
-                meaning.database.name(),
+                kind.database.name(),
             )));
         }
     }
@@ -279,7 +278,7 @@ struct Counts {
 struct Taking<'a> {
     rules: &'a Rules,
     sections: &'a [Section],
-    meanings: &'a [Meaning],
+    kinds: &'a [SectionKind],
     counts: Vec<Counts>,
     progress: Progress,
     done: u64,
@@ -317,11 +316,11 @@ impl Taking<'_> {
 
     /// Brings a record into our form, or says that it is none.
     fn is_wanted(&mut self, record: &mut Spooled) -> bool {
-        let Some(&meaning) = self.meanings.get(record.section) else {
+        let Some(&kind) = self.kinds.get(record.section) else {
             return false;
         };
         let counts = &mut self.counts[record.section];
-        if let Some(why) = objection(meaning.database, &record.key, &record.value) {
+        if let Some(why) = objection(kind.database, &record.key, &record.value) {
             counts.refused += 1;
             if counts.refused <= MOST_TOLD {
                 let source = &self.sections[record.section].source;
@@ -331,7 +330,7 @@ impl Taking<'_> {
             }
             return false;
         }
-        record.value = meaning.origin.convert(meaning.database, &record.value);
+        record.value = kind.origin.convert(kind.database, &record.value);
         true
     }
 
@@ -340,7 +339,7 @@ impl Taking<'_> {
         let edited = store.edit(&mut |records| {
             counts.clone_from(&self.counts);
             for record in slice {
-                let database = self.meanings[record.section].database;
+                let database = self.kinds[record.section].database;
                 let counts = &mut counts[record.section];
                 match records.get(database, &record.key)? {
                     None => {
@@ -373,16 +372,16 @@ impl Taking<'_> {
     }
 }
 
-fn report(sections: &[Section], meanings: &[Meaning], counts: &[Counts]) -> Result<(), Failure> {
+fn report(sections: &[Section], kinds: &[SectionKind], counts: &[Counts]) -> Result<(), Failure> {
     let mut output = Output::new();
-    for ((section, meaning), counts) in sections.iter().zip(meanings).zip(counts) {
+    for ((section, kind), counts) in sections.iter().zip(kinds).zip(counts) {
         let Counts {
             taken,
             merged,
             kept,
             refused,
         } = counts;
-        let origin = match (meaning.database, meaning.origin) {
+        let origin = match (kind.database, kind.origin) {
             _ if section.looks.records == 0 => "",
             (Database::Greylist, Origin::Postgrey134) => " of plain postgrey 1.34",
             (Database::Greylist, Origin::Postgrey137) => " of plain postgrey 1.37",
@@ -392,8 +391,8 @@ fn report(sections: &[Section], meanings: &[Meaning], counts: &[Counts]) -> Resu
         output.line(format!(
             "{}: {} ({}){origin}: {taken} taken, {merged} merged, {kept} kept, {refused} refused",
             section.source,
-            short_name(meaning.database),
-            meaning.database.name(),
+            short_name(kind.database),
+            kind.database.name(),
         ))?;
     }
     output.finish()
@@ -461,7 +460,7 @@ mod tests {
         b"999999999999999999999999999999e999",
     ];
 
-    /// The seed with up to eight places cut, doubled, overwritten or filled.
+    /// The seed with up to eight pieces cut, doubled, overwritten or filled.
     fn varied(random: &mut Random, mut text: Vec<u8>) -> Vec<u8> {
         for _ in 0..=random.below(8) {
             let at = random.below(text.len());
@@ -477,8 +476,8 @@ mod tests {
                 }
                 3 => {
                     let octet = random.below(256) as u8;
-                    if let Some(place) = text.get_mut(at) {
-                        *place = octet;
+                    if let Some(old) = text.get_mut(at) {
+                        *old = octet;
                     }
                 }
                 _ => {

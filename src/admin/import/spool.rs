@@ -48,7 +48,7 @@ pub struct Section {
 /// A record as it came.
 #[derive(Debug, Default)]
 pub struct Spooled {
-    /// The place of its section.
+    /// The index of its section.
     pub section: usize,
     /// The line of its key.
     pub line: u64,
@@ -68,7 +68,7 @@ pub struct Spool {
     current: usize,
 }
 
-/// A place in the spool.
+/// A position in the spool: octets of the file, and sections.
 pub struct Mark(u64, usize);
 
 impl Spool {
@@ -139,7 +139,7 @@ impl Sink for Spool {
             .iter()
             .position(|section| section.named == named && named.is_some());
         self.current = match known {
-            Some(place) => self.first_of_source + place,
+            Some(index) => self.first_of_source + index,
             None => {
                 if self.sections.len() == MAX_SECTIONS {
                     return Err(format!("more than {MAX_SECTIONS} databases"));

@@ -2,7 +2,7 @@
 //!
 //! 1.37 reads a line as a network and compares numbers; 1.34 compares text,
 //! but for IPv4 networks with a length. Both are looked up by hash, one look-up
-//! for each prefix length in use, or for each place where a prefix may end.
+//! for each prefix length in use, or for each position where a prefix may end.
 
 use super::{Rank, keep_first};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};

@@ -3,7 +3,7 @@
 use super::addresses::{Addresses, Entered};
 use super::lines::{Content, read_lines};
 use super::patterns::Patterns;
-use super::{Complaint, Place, Places, Rank, keep_first, place, suffixes, with_lower_case};
+use super::{Complaint, Rank, SourceLine, SourceLines, keep_first, suffixes, with_lower_case};
 use crate::policy::rules::Compat;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use std::rc::Rc;
 /// Clients which are never greylisted.
 #[derive(Clone, Debug)]
 pub struct ClientWhitelist {
-    places: Places,
+    source_lines: SourceLines,
     names: HashMap<Box<[u8]>, Rank>,
     addresses: Addresses,
     patterns: Patterns,
@@ -22,7 +22,7 @@ impl ClientWhitelist {
     /// An empty list; `compat` chooses how addresses are read and compared.
     pub fn new(compat: Compat) -> Self {
         ClientWhitelist {
-            places: Places::default(),
+            source_lines: SourceLines::default(),
             names: HashMap::new(),
             addresses: Addresses::new(compat.addresses_are_text()),
             patterns: Patterns::default(),
@@ -37,12 +37,12 @@ impl ClientWhitelist {
         for line in read_lines(text) {
             let mut complain = |why: String, fatal| {
                 complaints.push(Complaint {
-                    place: place(&file, line.number),
+                    source: SourceLine::new(&file, line.number),
                     why,
                     fatal,
                 });
             };
-            let rank = self.places.len();
+            let rank = self.source_lines.len();
             match line.content {
                 Content::Blanks => {
                     complain("doesn't look like a hostname".into(), false);
@@ -76,7 +76,7 @@ impl ClientWhitelist {
                     }
                 },
             }
-            self.places.add(&file, line.number);
+            self.source_lines.add(&file, line.number);
         }
         complaints
     }
@@ -89,12 +89,12 @@ impl ClientWhitelist {
 
     /// To be called when all files are added: the patterns match only then.
     pub fn finish(&mut self) -> Vec<Complaint> {
-        self.places.complain(self.patterns.finish())
+        self.source_lines.complain(self.patterns.finish())
     }
 
     /// The rule that whitelists a client of this name: the first of those that
     /// name it or a domain above it, otherwise the first pattern found in it.
-    pub fn match_name(&self, name: &[u8]) -> Option<&Place> {
+    pub fn match_name(&self, name: &[u8]) -> Option<&SourceLine> {
         let mut best = None;
         if !self.names.is_empty() {
             with_lower_case(name, |name| {
@@ -104,24 +104,25 @@ impl ClientWhitelist {
                 }
             });
         }
-        self.places.get(best.or_else(|| self.patterns.find(name))?)
+        self.source_lines
+            .get(best.or_else(|| self.patterns.find(name))?)
     }
 
     /// The first rule that whitelists this address: `as_sent` is the attribute
     /// as it came, `parsed` the address it means, if it is one. The rules of
     /// 1.37 look only at `parsed`, those of 1.34 only at `as_sent`.
-    pub fn match_address(&self, as_sent: &[u8], parsed: Option<IpAddr>) -> Option<&Place> {
-        self.places.get(self.addresses.find(as_sent, parsed)?)
+    pub fn match_address(&self, as_sent: &[u8], parsed: Option<IpAddr>) -> Option<&SourceLine> {
+        self.source_lines.get(self.addresses.find(as_sent, parsed)?)
     }
 
     /// The number of rules.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.source_lines.len()
     }
 
     /// True if there is no rule.
     pub fn is_empty(&self) -> bool {
-        self.places.len() == 0
+        self.source_lines.len() == 0
     }
 }
 
@@ -149,8 +150,8 @@ mod tests {
         (list, complaints.iter().map(ToString::to_string).collect())
     }
 
-    fn line_of(place: Option<&Place>) -> Option<usize> {
-        place.map(|place| place.line)
+    fn line_of(source: Option<&SourceLine>) -> Option<usize> {
+        source.map(|source| source.line)
     }
 
     #[test]

@@ -26,14 +26,24 @@ use std::rc::Rc;
 
 /// Where a rule was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceLine {
     /// The file, as it was named on the command line.
     pub file: Rc<str>,
     /// The line, counted from 1.
     pub line: usize,
 }
 
-impl fmt::Display for Place {
+impl SourceLine {
+    /// The line of this number in this file.
+    pub fn new(file: &Rc<str>, line: usize) -> Self {
+        SourceLine {
+            file: Rc::clone(file),
+            line,
+        }
+    }
+}
+
+impl fmt::Display for SourceLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} line {}", self.file, self.line)
     }
@@ -45,7 +55,7 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
     /// The line.
-    pub place: Place,
+    pub source: SourceLine,
     /// What is wrong with it, in one printable line.
     pub why: String,
     /// True for a pattern that cannot be used: a reload keeps the old lists
@@ -55,26 +65,26 @@ pub struct Complaint {
 
 impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.why)
+        write!(f, "{}: {}", self.source, self.why)
     }
 }
 
 /// A rule's number in the order in which the rules were read.
 type Rank = usize;
 
-/// The places of all rules of a list, by rank.
+/// Where the rules of a list were written, by rank.
 #[derive(Clone, Debug, Default)]
-struct Places(Vec<Place>);
+struct SourceLines(Vec<SourceLine>);
 
-impl Places {
+impl SourceLines {
     /// Enters a rule and returns its rank.
     fn add(&mut self, file: &Rc<str>, line: usize) -> Rank {
-        self.0.push(place(file, line));
+        self.0.push(SourceLine::new(file, line));
         self.0.len() - 1
     }
 
     /// Where the rule of this rank was written.
-    fn get(&self, rank: Rank) -> Option<&Place> {
+    fn get(&self, rank: Rank) -> Option<&SourceLine> {
         self.0.get(rank)
     }
 
@@ -86,21 +96,14 @@ impl Places {
     /// What to say about patterns that compiled alone but not as a set.
     fn complain(&self, failed: Vec<(Rank, String)>) -> Vec<Complaint> {
         let complaint = |(rank, why)| {
-            let place = self.get(rank)?.clone();
+            let source = self.get(rank)?.clone();
             Some(Complaint {
-                place,
+                source,
                 why,
                 fatal: true,
             })
         };
         failed.into_iter().filter_map(complaint).collect()
-    }
-}
-
-fn place(file: &Rc<str>, line: usize) -> Place {
-    Place {
-        file: Rc::clone(file),
-        line,
     }
 }
 
@@ -146,12 +149,9 @@ mod tests {
 
     #[test]
     fn complaint_reads_as_file_line_why() {
-        let place = Place {
-            file: "/etc/postfix/w".into(),
-            line: 7,
-        };
+        let source = SourceLine::new(&"/etc/postfix/w".into(), 7);
         let complaint = Complaint {
-            place,
+            source,
             why: "no".into(),
             fatal: false,
         };

@@ -143,7 +143,7 @@ fn build_sets(
     }
 }
 
-/// The engines draw the pattern and point at the place, over several lines;
+/// The engines draw the pattern and point at the mistake, over several lines;
 /// the reason stands in the last one.
 fn last_line(error: &impl std::fmt::Display) -> String {
     let text = error.to_string();

@@ -1,7 +1,7 @@
 //! The lists against a slow matcher that tries every rule in turn: each line
 //! is one regular expression, or one comparison of bits.
 
-use super::{ClientWhitelist, Place, RecipientWhitelist};
+use super::{ClientWhitelist, RecipientWhitelist, SourceLine};
 use crate::policy::rules::Compat;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -21,11 +21,11 @@ fn lines_found(expressions: &[Regex], text: &str) -> Vec<usize> {
 
 /// The first rule found must be the first of those which the slow matcher
 /// found, but where names and patterns meet: then it is one of them.
-fn is_right(place: Option<&Place>, lines: &[usize], is_mixed: bool) -> bool {
-    match place {
+fn is_right(source: Option<&SourceLine>, lines: &[usize], is_mixed: bool) -> bool {
+    match source {
         None => lines.is_empty(),
-        Some(place) if is_mixed => lines.contains(&place.line),
-        Some(place) => lines.first() == Some(&place.line),
+        Some(source) if is_mixed => lines.contains(&source.line),
+        Some(source) => lines.first() == Some(&source.line),
     }
 }
 
@@ -91,8 +91,8 @@ proptest! {
         let is_mixed = rules.iter().any(|rule| rule.starts_with('/'));
         for name in names {
             let lines = lines_found(&expressions, &name);
-            let place = list.match_name(name.as_bytes());
-            prop_assert!(is_right(place, &lines, is_mixed), "{name}: {place:?} {lines:?} {rules:?}");
+            let source = list.match_name(name.as_bytes());
+            prop_assert!(is_right(source, &lines, is_mixed), "{name}: {source:?} {lines:?} {rules:?}");
         }
     }
 
@@ -111,8 +111,8 @@ proptest! {
         let is_mixed = rules.iter().any(|rule| rule.starts_with('/'));
         for name in names {
             let lines = lines_found(&expressions, &name);
-            let place = list.match_recipient(name.as_bytes());
-            prop_assert!(is_right(place, &lines, is_mixed), "{name}: {place:?} {lines:?} {rules:?}");
+            let source = list.match_recipient(name.as_bytes());
+            prop_assert!(is_right(source, &lines, is_mixed), "{name}: {source:?} {lines:?} {rules:?}");
         }
     }
 
@@ -140,8 +140,8 @@ proptest! {
                 differs.checked_shr(free).unwrap_or(0) == 0
             };
             let first = rules.iter().position(holds).map(|index| index + 1);
-            let place = list.match_address(b"", Some(address)).map(|place| place.line);
-            prop_assert_eq!(place, first, "{} {:?}", address, text);
+            let source = list.match_address(b"", Some(address)).map(|source| source.line);
+            prop_assert_eq!(source, first, "{} {:?}", address, text);
         }
     }
 
@@ -158,8 +158,8 @@ proptest! {
             .collect();
         for address in asked {
             let lines = lines_found(&expressions, &address);
-            let place = list.match_address(address.as_bytes(), None);
-            prop_assert!(is_right(place, &lines, false), "{address}: {place:?} {lines:?} {rules:?}");
+            let source = list.match_address(address.as_bytes(), None);
+            prop_assert!(is_right(source, &lines, false), "{address}: {source:?} {lines:?} {rules:?}");
         }
     }
 

@@ -2,14 +2,14 @@
 
 use super::lines::{Content, read_lines};
 use super::patterns::Patterns;
-use super::{Complaint, Place, Places, Rank, keep_first, place, suffixes, with_lower_case};
+use super::{Complaint, Rank, SourceLine, SourceLines, keep_first, suffixes, with_lower_case};
 use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Recipients whose mail is never greylisted.
 #[derive(Clone, Debug, Default)]
 pub struct RecipientWhitelist {
-    places: Places,
+    source_lines: SourceLines,
     users: HashMap<Box<[u8]>, User>,
     domains: HashMap<Box<[u8]>, Rank>,
     patterns: Patterns,
@@ -36,12 +36,12 @@ impl RecipientWhitelist {
         for line in read_lines(text) {
             let mut complain = |why: String, fatal| {
                 complaints.push(Complaint {
-                    place: place(&file, line.number),
+                    source: SourceLine::new(&file, line.number),
                     why,
                     fatal,
                 });
             };
-            let rank = self.places.len();
+            let rank = self.source_lines.len();
             match line.content {
                 Content::Blanks => {
                     complain("doesn't look like an address".into(), false);
@@ -64,7 +64,7 @@ impl RecipientWhitelist {
                     self.add_word(word, rank);
                 }
             }
-            self.places.add(&file, line.number);
+            self.source_lines.add(&file, line.number);
         }
         complaints
     }
@@ -88,14 +88,14 @@ impl RecipientWhitelist {
 
     /// To be called when all files are added: the patterns match only then.
     pub fn finish(&mut self) -> Vec<Complaint> {
-        self.places.complain(self.patterns.finish())
+        self.source_lines.complain(self.patterns.finish())
     }
 
     /// The rule that whitelists this recipient: the first of those that name
     /// it or its domain, otherwise the first pattern found in it.
-    pub fn match_recipient(&self, recipient: &[u8]) -> Option<&Place> {
+    pub fn match_recipient(&self, recipient: &[u8]) -> Option<&SourceLine> {
         let literal = with_lower_case(recipient, |recipient| self.find_literal(recipient));
-        self.places
+        self.source_lines
             .get(literal.or_else(|| self.patterns.find(recipient))?)
     }
 
@@ -128,12 +128,12 @@ impl RecipientWhitelist {
 
     /// The number of rules.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.source_lines.len()
     }
 
     /// True if there is no rule.
     pub fn is_empty(&self) -> bool {
-        self.places.len() == 0
+        self.source_lines.len() == 0
     }
 }
 
@@ -265,7 +265,10 @@ mod tests {
         let mut list = RecipientWhitelist::new();
         let text = b"two words\n@a\n*@b\n/[/\n/x/\na\nx@\nx@a";
         let complaints = list.add_file("W", text);
-        let lines: Vec<_> = complaints.iter().map(|c| (c.place.line, c.fatal)).collect();
+        let lines: Vec<_> = complaints
+            .iter()
+            .map(|c| (c.source.line, c.fatal))
+            .collect();
         assert_eq!(lines, [(1, false), (2, false), (3, false), (4, true)]);
         assert_eq!(
             complaints[0].to_string(),
@@ -273,15 +276,15 @@ mod tests {
         );
         assert_eq!(list.finish(), []);
         assert_eq!(
-            list.match_recipient(b"x@a").map(|place| place.line),
+            list.match_recipient(b"x@a").map(|source| source.line),
             Some(6)
         );
         assert_eq!(
-            list.match_recipient(b"x@z").map(|place| place.line),
+            list.match_recipient(b"x@z").map(|source| source.line),
             Some(7)
         );
         assert_eq!(
-            list.match_recipient(b"yx@z").map(|place| place.line),
+            list.match_recipient(b"yx@z").map(|source| source.line),
             Some(5)
         );
         assert_eq!((list.len(), list.is_empty()), (6, false));

@@ -17,29 +17,29 @@ use crate::policy::rules::{Compat, Lookup};
 /// Makes settings of the options, and says all that is wrong with them. What
 /// is wrong keeps its default, so that `--check` can go on to the rest.
 pub fn settings_of(typed: &Typed) -> (Settings, Vec<ConfigError>) {
-    let mut meaning = Meaning {
+    let mut builder = SettingsBuilder {
         typed,
         wrong: Vec::new(),
     };
     let mut settings = Settings::default();
-    meaning.read_sockets(&mut settings);
-    meaning.read_process(&mut settings);
-    meaning.read_storage(&mut settings);
-    meaning.read_log(&mut settings);
-    meaning.read_rules(&mut settings);
-    meaning.read_whitelists(&mut settings);
-    meaning.read_s25r(&mut settings);
-    meaning.read_texts(&mut settings);
-    meaning.check_combinations(&settings);
-    (settings, meaning.wrong)
+    builder.read_sockets(&mut settings);
+    builder.read_process(&mut settings);
+    builder.read_storage(&mut settings);
+    builder.read_log(&mut settings);
+    builder.read_rules(&mut settings);
+    builder.read_whitelists(&mut settings);
+    builder.read_s25r(&mut settings);
+    builder.read_texts(&mut settings);
+    builder.check_combinations(&settings);
+    (settings, builder.wrong)
 }
 
-struct Meaning<'a> {
+struct SettingsBuilder<'a> {
     typed: &'a Typed,
     wrong: Vec<ConfigError>,
 }
 
-impl Meaning<'_> {
+impl SettingsBuilder<'_> {
     fn read_sockets(&mut self, settings: &mut Settings) {
         for value in self.given_all(Id::Unix) {
             if let Some(path) = self.checked(values::path(name(Id::Unix), &value), 2) {
@@ -263,11 +263,11 @@ impl Meaning<'_> {
     }
 
     /// Sets what was given and is right.
-    fn set<T>(&mut self, place: &mut T, id: Id, read: impl Fn(&OsStr) -> Result<T, String>) {
+    fn set<T>(&mut self, setting: &mut T, id: Id, read: impl Fn(&OsStr) -> Result<T, String>) {
         if let Some(value) = self.given(id)
             && let Some(value) = self.checked(read(&value), 2)
         {
-            *place = value;
+            *setting = value;
         }
     }
 
