@@ -6,6 +6,7 @@
 //! `\xHH`, and to syslog at most [`SYSLOG_LINE`] octets, since some daemons
 //! cut or drop longer ones.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ffi::CStr;
 use std::io::{IsTerminal, Write};
@@ -16,7 +17,7 @@ use crate::sys::syslog::{self, Severity};
 
 /// Octets of a line in syslog: Solaris cuts at 1024 with its own prefix.
 pub const SYSLOG_LINE: usize = 960;
-/// Seconds in which the same complaint is made once.
+/// Seconds in which a complaint of the same cause is made once.
 const COMPLAINT_INTERVAL: u64 = 60;
 
 /// Where lines go.
@@ -96,17 +97,19 @@ impl Log {
         }
     }
 
-    /// Logs what is wrong with the server, the same at most once a minute,
-    /// with the number of times it was held back.
+    /// Logs what is wrong with the server, the same text at most once a
+    /// minute, with the number of times it was held back.
     pub fn complain(&self, text: &str) {
+        self.complain_about(text, text);
+    }
+
+    /// Logs what is wrong with the server, the same `cause` at most once a
+    /// minute; `text` is what is shown. For texts that hold what changes each
+    /// time (a number, a name), which would escape the limit otherwise.
+    pub fn complain_about(&self, cause: &str, text: &str) {
         let now = crate::sys::clock::seconds() as u64;
-        match self.complaints.admit(text.as_bytes(), now) {
-            None => {}
-            Some(0) => self.write(Level::Warning, text.as_bytes()),
-            Some(held) => {
-                let line = format!("{text} ({held} more times in the last {COMPLAINT_INTERVAL} s)");
-                self.write(Level::Warning, line.as_bytes());
-            }
+        if let Some(line) = self.complaints.line(cause, text, now) {
+            self.write(Level::Warning, line.as_bytes());
         }
     }
 }
@@ -161,7 +164,7 @@ fn push_octets(out: &mut Vec<u8>, octets: &[u8], is_escaped: impl Fn(u8) -> bool
 }
 
 /// Which complaints were made lately, in cells that all processes share. Each
-/// text has a slot; a new one takes that of the oldest.
+/// cause has a slot; a new one takes that of the oldest.
 #[derive(Clone, Copy, Debug)]
 pub struct Complaints {
     cells: &'static [AtomicU64; Complaints::CELLS],
@@ -170,7 +173,7 @@ pub struct Complaints {
 const SLOTS: usize = 64;
 
 impl Complaints {
-    /// The number of cells it takes: text, time and times held back.
+    /// The number of cells it takes: cause, time and times held back.
     pub const CELLS: usize = 3 * SLOTS;
 
     /// Remembers complaints in these cells.
@@ -178,10 +181,19 @@ impl Complaints {
         Complaints { cells }
     }
 
-    /// `None` if the text was admitted less than a minute before `now`
+    /// The line for a complaint at `now` (seconds); `None` if one of the same
+    /// cause was made less than a minute before.
+    fn line<'t>(&self, cause: &str, text: &'t str, now: u64) -> Option<Cow<'t, str>> {
+        Some(match self.admit(cause.as_bytes(), now)? {
+            0 => text.into(),
+            held => format!("{text} ({held} more times in the last {COMPLAINT_INTERVAL} s)").into(),
+        })
+    }
+
+    /// `None` if the cause was admitted less than a minute before `now`
     /// (seconds), else how many times it was held back since.
-    fn admit(&self, text: &[u8], now: u64) -> Option<u64> {
-        let hash = fnv1a(text);
+    fn admit(&self, cause: &[u8], now: u64) -> Option<u64> {
+        let hash = fnv1a(cause);
         let slots = &self.cells.as_chunks::<3>().0;
         let own = slots
             .iter()
@@ -233,6 +245,25 @@ mod tests {
             complaints.admit(b"disk full", 999),
             Some(0),
             "the clock went back"
+        );
+    }
+
+    #[test]
+    fn a_text_that_changes_is_held_back_by_its_cause() {
+        let complaints = complaints();
+        let line = |text, now| complaints.line("child dies", text, now);
+        assert_eq!(
+            line("child 17 dies", 1000).as_deref(),
+            Some("child 17 dies")
+        );
+        assert_eq!(line("child 18 dies", 1001), None);
+        assert_eq!(
+            complaints.line("disk full", "disk full", 1002).as_deref(),
+            Some("disk full")
+        );
+        assert_eq!(
+            line("child 19 dies", 1060).as_deref(),
+            Some("child 19 dies (1 more times in the last 60 s)")
         );
     }
 
