@@ -7,6 +7,7 @@ mod requests;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::io::Write;
 use std::rc::Rc;
 
 use postgrey::config::settings::Settings;
@@ -68,9 +69,8 @@ struct Process {
 }
 
 impl Process {
-    fn new(folder: &std::path::Path) -> Process {
-        let settings = Settings::default();
-        let mut whitelists = whitelists::empty(&settings);
+    fn new(folder: &std::path::Path, settings: &Settings) -> Process {
+        let mut whitelists = whitelists::empty(settings);
         let text = include_bytes!("../conf/postgrey_whitelist_clients");
         whitelists.clients.add_file("clients", text);
         whitelists.clients.add_file("more", b"white.example\n");
@@ -78,6 +78,10 @@ impl Process {
         let text = include_bytes!("../conf/postgrey_whitelist_recipients");
         whitelists.recipients.add_file("recipients", text);
         whitelists.recipients.finish();
+        if let Some(exceptions) = &mut whitelists.s25r {
+            let text = b"odd.example suspicious\n/^mx-[0-9]+-/ ok\n";
+            exceptions.add_file("exceptions", text);
+        }
         let policy = Policy {
             rules: settings.rules.clone(),
             texts: settings.texts.clone(),
@@ -87,7 +91,7 @@ impl Process {
         let shared = Shared::new(1).unwrap();
         let log = Rc::new(Log::new(Level::Two, Sinks::default(), shared.complaints));
         Process {
-            engine: Engine::new(&settings, policy, log, shared),
+            engine: Engine::new(settings, policy, log, shared),
             store: LmdbStore::new(LmdbOptions {
                 dir: folder.to_owned(),
                 map_size: 1 << 26,
@@ -106,6 +110,23 @@ impl Process {
         self.serial += 1;
         self.text.clear();
         push_request(&mut self.text, subject, self.serial, time);
+        self.ask_text()
+    }
+
+    /// Asks for a client of this name.
+    fn ask_for(&mut self, client_name: &str) -> (String, usize) {
+        self.text.clear();
+        write!(
+            self.text,
+            "request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=192.0.2.1\n\
+             client_name={client_name}\nsender=a@example.com\nrecipient=b@example.org\n\n"
+        )
+        .unwrap();
+        self.ask_text()
+    }
+
+    /// Asks what is in `text`.
+    fn ask_text(&mut self) -> (String, usize) {
         self.output.clear();
         let mut input = &self.text[..];
         let before = ALLOCATIONS.get();
@@ -147,7 +168,7 @@ fn subject(client: u64, is_whitelisted: bool) -> Subject {
 #[test]
 fn no_request_allocates_on_its_way() {
     let folder = tempfile::tempdir().unwrap();
-    let mut process = Process::new(folder.path());
+    let mut process = Process::new(folder.path(), &Settings::default());
     let time = 1_800_000_000;
     // A client for the auto-whitelist: five passes, more than an hour apart.
     for pass in 0..5 {
@@ -175,6 +196,40 @@ fn no_request_allocates_on_its_way() {
             let (reply, allocations) = process.ask(&subject, Some(at));
             assert!(reply.starts_with(expected), "{name}: {reply}");
             // The first round makes the buffers.
+            assert!(round == 0 || allocations == 0, "{name}: {allocations}");
+        }
+    }
+}
+
+#[test]
+fn no_name_allocates_when_it_is_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        s25r: true,
+        ..Settings::default()
+    };
+    let mut process = Process::new(folder.path(), &settings);
+    // As long as an attribute may be.
+    let long = |end: &str| "Mail.".repeat(110)[..512 - end.len()].to_owned() + end;
+    for (round, digit) in ["3", "7"].into_iter().enumerate() {
+        let cases = [
+            ("mail.example.com".to_owned(), true),
+            (format!("SMTP{digit}.Example.COM"), true),
+            (long(&format!("x{digit}.example")), true),
+            (format!("mx-1{digit}-2.example.com"), true),
+            ("a.odd.example".to_owned(), false),
+            ("unknown".to_owned(), false),
+            (format!("host-1-{digit}.example.net"), false),
+            (format!("host1234{digit}.example.net"), false),
+            (format!("host.{digit}abc.isp.example.net"), false),
+            (format!("wbar9.chi1-{digit}-11.example.net"), false),
+            (format!("d1.host{digit}.isp.example.net"), false),
+            (format!("ADSL{digit}.example.com"), false),
+        ];
+        for (name, passes) in cases {
+            let (reply, allocations) = process.ask_for(&name);
+            assert_eq!(reply == "action=DUNNO\n\n", passes, "{name}: {reply}");
+            // The first round makes the buffers, and those of the expressions.
             assert!(round == 0 || allocations == 0, "{name}: {allocations}");
         }
     }

@@ -10,9 +10,9 @@
 use std::rc::Rc;
 use std::sync::LazyLock;
 
-use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 
-use super::whitelist::{Complaint, SourceLine};
+use super::whitelist::{Complaint, SourceLine, with_lower_case};
 
 /// The published rules; the index is the number of the rule.
 ///
@@ -29,13 +29,19 @@ pub const RULES: [&str; 7] = [
     r"^(dhcp|dialup|ppp|[achrsvx]?dsl)[^.]*[0-9]",
 ];
 
-#[allow(clippy::expect_used)]
-static COMPILED: LazyLock<RegexSet> = LazyLock::new(|| {
-    RegexSetBuilder::new(RULES)
-        .unicode(false)
-        .build()
-        .expect("the rules are constants, and a test compiles them")
+/// The rules with their numbers. One that did not compile would match nothing;
+/// a test looks that there is none. A set of them would give its matches on the
+/// heap, for each request.
+static COMPILED: LazyLock<Vec<(u8, Regex)>> = LazyLock::new(|| {
+    let compiled = |(number, rule)| Some((number, octets_regex(rule).build().ok()?));
+    (0..).zip(RULES).filter_map(compiled).collect()
 });
+
+fn octets_regex(text: &str) -> RegexBuilder {
+    let mut builder = RegexBuilder::new(text);
+    builder.unicode(false);
+    builder
+}
 
 /// The number of the first rule that `client_name` matches, `None` if it looks
 /// like the name of a server.
@@ -43,12 +49,16 @@ static COMPILED: LazyLock<RegexSet> = LazyLock::new(|| {
 /// Upper and lower case are the same. An empty name, which Postfix never
 /// sends, counts as unknown: rule 0.
 pub fn suspicious_rule(client_name: &[u8]) -> Option<u8> {
-    if client_name.is_empty() {
+    with_lower_case(client_name, first_rule)
+}
+
+/// The first rule that matches a name in lower case.
+fn first_rule(name: &[u8]) -> Option<u8> {
+    if name.is_empty() {
         return Some(0);
     }
-    let name = client_name.to_ascii_lowercase();
-    let first = COMPILED.matches(&name).iter().next()?;
-    u8::try_from(first).ok()
+    let first = COMPILED.iter().find(|(_, rule)| rule.is_match(name));
+    first.map(|(number, _)| *number)
 }
 
 /// What a line of an exceptions file says about the names it matches.
@@ -137,15 +147,16 @@ impl Exceptions {
     /// Whether `client_name` is suspicious, and why: the first exception that
     /// matches decides, else the rules.
     pub fn judge(&self, client_name: &[u8]) -> (Verdict, Reason<'_>) {
-        let name = client_name.to_ascii_lowercase();
-        let found = self.entries.iter().find(|e| e.pattern.matches(&name));
-        if let Some(entry) = found {
-            return (entry.verdict, Reason::Exception(&entry.source));
-        }
-        match suspicious_rule(&name) {
-            Some(rule) => (Verdict::Suspicious, Reason::Rule(rule)),
-            None => (Verdict::Ok, Reason::NoRule),
-        }
+        with_lower_case(client_name, |name| {
+            let found = self.entries.iter().find(|e| e.pattern.matches(name));
+            if let Some(entry) = found {
+                return (entry.verdict, Reason::Exception(&entry.source));
+            }
+            match first_rule(name) {
+                Some(rule) => (Verdict::Suspicious, Reason::Rule(rule)),
+                None => (Verdict::Ok, Reason::NoRule),
+            }
+        })
     }
 
     /// True if `client_name` is to be greylisted.
@@ -216,9 +227,8 @@ fn compile(regex: &[u8]) -> Result<Regex, String> {
     let text = std::str::from_utf8(regex)
         .map_err(|_| "the regular expression is not UTF-8".to_owned())?
         .replace(r"\/", "/");
-    RegexBuilder::new(&text)
+    octets_regex(&text)
         .case_insensitive(true)
-        .unicode(false)
         .build()
         .map_err(|error| format!("bad regular expression: {}", last_line(&error)))
 }
@@ -275,6 +285,19 @@ mod tests {
     fn each_rule_is_the_first_for_its_names() {
         for (name, rule) in SUSPICIOUS {
             assert_eq!(suspicious_rule(name.as_bytes()), Some(rule), "{name}");
+        }
+    }
+
+    #[test]
+    fn all_rules_compile() {
+        assert_eq!(COMPILED.len(), RULES.len());
+    }
+
+    #[test]
+    fn long_names_are_judged_in_full() {
+        for length in [500, 600] {
+            let name = [vec![b'A'; length], b"12345.example.com".to_vec()].concat();
+            assert_eq!(suspicious_rule(&name), Some(2));
         }
     }
 
