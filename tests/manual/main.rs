@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod log_lines;
+mod sources;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use postgrey::config::help_text;
 use postgrey::config::options::{OPTIONS, OptionSpec, Value};
@@ -173,221 +176,6 @@ fn options_named_anywhere_exist() {
     }
 }
 
-/// Source files of the server, without their tests.
-fn sources() -> Vec<(String, String)> {
-    let comments = Regex::new(r"(?m)^\s*//.*$").unwrap();
-    let mut files = Vec::new();
-    let mut folders = vec![root().join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path: PathBuf = entry.unwrap().path();
-            let name = path.strip_prefix(root()).unwrap().display().to_string();
-            // The tools have their own pages; main.rs writes to stderr.
-            if name == "src/bin" || name == "src/admin" || name == "src/main.rs" {
-                continue;
-            }
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let text = fs::read_to_string(&path).unwrap();
-            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-            files.push((name, comments.replace_all(code, "").into_owned()));
-        }
-    }
-    assert!(files.len() > 30);
-    files
-}
-
-/// What stands between the parenthesis at `open` and its end.
-fn inside(code: &str, open: usize) -> &str {
-    let mut depth = 0;
-    let mut in_text = false;
-    let mut escaped = false;
-    for (at, c) in code[open..].char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if in_text => escaped = true,
-            '"' => in_text = !in_text,
-            '(' if !in_text => depth += 1,
-            ')' if !in_text => {
-                depth -= 1;
-                if depth == 0 {
-                    return &code[open + 1..open + at];
-                }
-            }
-            _ => {}
-        }
-    }
-    panic!("no end: {}", &code[open..]);
-}
-
-/// The texts in a piece of code.
-fn literals(code: &str) -> Vec<String> {
-    let text = Regex::new(r#""((?:[^"\\]|\\.)*)""#).unwrap();
-    text.captures_iter(code)
-        .map(|found| found[1].replace("\\\"", "\"").replace("\\n", "\n"))
-        .collect()
-}
-
-/// True if the page has a line with all fixed parts of this text, in order.
-fn is_in(page: &[String], text: &str) -> bool {
-    let holes = Regex::new(r"\{[^}]*\}").unwrap();
-    let parts: Vec<&str> = holes.split(text).collect();
-    page.iter().any(|line| {
-        let mut rest = line.as_str();
-        parts.iter().all(|part| match rest.find(part) {
-            Some(at) => {
-                rest = &rest[at + part.len()..];
-                true
-            }
-            None => false,
-        })
-    })
-}
-
-/// Arguments of calls that log what was put together elsewhere: the shapes
-/// that the page has for them.
-const MADE_ELSEWHERE: &[(&str, &[&str])] = &[
-    // policy::whitelist::Complaint, policy::s25r
-    (
-        "&problem.text",
-        &["FILE line N: WHY", "can't open FILE: WHY"],
-    ),
-    // store::StoreError
-    ("&error.to_string()", &["DIRECTORY: CALL: WHY"]),
-    // server::StartError
-    ("error.message.as_bytes()", &["ERROR: WHY"]),
-    // std's text of a panic, and EXIT STATUS
-    ("panic.to_string().as_bytes()", &["A bug in the program"]),
-    // server::listener
-    (
-        "line.as_bytes()",
-        &[
-            "Binding to TCP port N on host HOST",
-            "Binding to UNIX socket file PATH",
-            "cleaning main database finished. before: N, after: M",
-            "the session ends: WHY",
-            "ended with HOW: starting another",
-        ],
-    ),
-    ("warning", &["not listening on ADDRESS: WHY"]),
-    (
-        "self.shared.counters.line().as_bytes()",
-        &["statistics: requests=N ..."],
-    ),
-    (
-        "&timestamped(starting.as_bytes())",
-        &["DATE postgrey (type postgrey VERSION) starting! pid(N)"],
-    ),
-    (
-        "&super::timestamped(line.as_bytes())",
-        &[
-            "DATE CONNECT TCP Peer: \"ADDRESS:PORT\"",
-            "DATE CONNECT UNIX Socket",
-        ],
-    ),
-    // server::engine and policy::decide
-    (
-        "&line",
-        &[
-            "unrecognized request type: 'TEXT'",
-            "ignoring garbage: <TEXT>",
-            "attribute missing: NAME",
-            "client_address is no address: TEXT",
-            "action=pass, reason=REASON, delay=N",
-            "action=greylist, reason=REASON",
-        ],
-    ),
-    (
-        "line",
-        &[
-            "action=pass, reason=REASON, delay=N",
-            "whitelisted: NAME[ADDRESS]",
-            "tarpit whitelisted: NAME[ADDRESS]",
-        ],
-    ),
-];
-
-/// Texts from which other modules make lines: file, beginning of the function
-/// or item, and which of its texts are none.
-const MAKERS: &[(&str, &str, &[&str])] = &[
-    ("src/policy/line.rs", "fn push_reason", &[]),
-    ("src/policy/line.rs", "pub fn push_whitelisted", &[]),
-    ("src/policy/line.rs", "pub fn push_action", &[": ", ", "]),
-    (
-        "src/store/expiry.rs",
-        "pub fn finished_line",
-        &["main", "clients", "tarpit blacklist"],
-    ),
-    ("src/server/listener.rs", "    fn add_inet", &[]),
-    ("src/server/worker.rs", "    fn log_connection", &[]),
-];
-
-#[test]
-fn the_page_has_every_line_of_the_log() {
-    let page: Vec<String> = page().into_iter().map(|line| line.text).collect();
-    let whole = page.join(" ");
-    let call = Regex::new(
-        r"\.complain\(|\.write\(\s*Level::\w+,|\blog\(\s*(?:Level::\w+,|\n)|\bcomplain\(&?\w",
-    )
-    .unwrap();
-    let level = Regex::new(r"^Level::\w+,\s*").unwrap();
-    let mut missing = Vec::new();
-    let mut calls = 0;
-    for (name, code) in sources() {
-        // There complaints are about lines of files: one shape for all.
-        if name.starts_with("src/policy/whitelist/") || name == "src/log.rs" {
-            continue;
-        }
-        for found in call.find_iter(&code) {
-            let open = found.start() + found.as_str().find('(').unwrap();
-            let argument = inside(&code, open).trim();
-            let argument = level.replace(argument, "");
-            let argument = argument.trim_end_matches(',').trim();
-            calls += 1;
-            let texts = literals(argument);
-            if texts.is_empty() {
-                let known = MADE_ELSEWHERE.iter().find(|(code, _)| *code == argument);
-                match known {
-                    None => missing.push(format!("{name}: unknown line {argument}")),
-                    Some((_, shapes)) => {
-                        for shape in *shapes {
-                            if !page.iter().any(|line| line.contains(shape)) {
-                                missing.push(format!("{name}: {shape}"));
-                            }
-                        }
-                    }
-                }
-            }
-            for text in texts {
-                if !is_in(&page, &text) {
-                    missing.push(format!("{name}: {text}"));
-                }
-            }
-        }
-    }
-    assert!(calls >= 35, "only {calls} calls found");
-    for (name, start, others) in MAKERS {
-        let code = fs::read_to_string(root().join(name)).unwrap();
-        let from = code
-            .find(start)
-            .unwrap_or_else(|| panic!("{name}: {start}"));
-        let body = code[from..].split("\n}\n").next().unwrap();
-        let body = body.split("\n    }\n").next().unwrap();
-        for text in literals(body) {
-            let text = text.trim();
-            if !others.contains(&text) && !text.is_empty() && text.len() > 1 {
-                let known = is_in(&page, text) || is_in(std::slice::from_ref(&whole), text);
-                if !known {
-                    missing.push(format!("{name}: {text}"));
-                }
-            }
-        }
-    }
-    assert!(missing.is_empty(), "{missing:#?}");
-}
-
 #[test]
 fn the_page_has_every_exit_status() {
     let status = Regex::new(
@@ -395,8 +183,8 @@ fn the_page_has_every_exit_status() {
     )
     .unwrap();
     let mut found: BTreeSet<u32> = BTreeSet::from([0, 101]);
-    for (_, code) in sources() {
-        for captures in status.captures_iter(&code) {
+    for source in sources::sources() {
+        for captures in status.captures_iter(&source.code) {
             let number = captures.iter().skip(1).flatten().next().unwrap();
             found.insert(number.as_str().parse().unwrap());
         }
