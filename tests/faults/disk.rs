@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use postgrey::policy::record::Database;
 use postgrey::store::copies::is_marked;
 
-use crate::server::{Client, PATIENCE, PROGRAM, Server, is_root, make_dbdir, test_dir, wait_until};
+use crate::server::{Client, PATIENCE, PROGRAM, Server, make_dbdir, test_dir, wait_until};
+use crate::small_disk::SmallDisk;
 
 /// Asks about a new triplet on each connection.
 fn ask_all(clients: &mut [Client], round: &str) -> Vec<String> {
@@ -175,43 +176,8 @@ fn a_journal_that_fails_costs_not_even_an_answer() {
     }
 }
 
-/// A small file system in memory, unmounted at the end.
-struct SmallDisk<'p>(&'p Path);
-
-impl<'p> SmallDisk<'p> {
-    /// `None` where that is not allowed.
-    fn mount(at: &'p Path) -> Option<Self> {
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=2m,mode=755", "none"])
-            .arg(at)
-            .output();
-        if is_root() && mount.is_ok_and(|output| output.status.success()) {
-            return Some(SmallDisk(at));
-        }
-        crate::server::skip("right to mount", "disks that fill up");
-        None
-    }
-
-    /// Fills it to the last octet.
-    fn fill(&self) {
-        let mut octets = 1 << 20;
-        let mut file = fs::File::create(self.0.join("filler")).unwrap();
-        while octets > 0 {
-            if std::io::Write::write(&mut file, &vec![0; octets]).unwrap_or(0) == 0 {
-                octets /= 2;
-            }
-        }
-    }
-
-    fn empty(&self) {
-        fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
+fn small_disk(at: &Path) -> Option<SmallDisk<'_>> {
+    SmallDisk::mount(at, "size=2m,mode=755", "disks that fill up")
 }
 
 #[test]
@@ -219,7 +185,7 @@ fn a_full_disk_costs_no_mail_and_ends_when_there_is_room() {
     let folder = test_dir();
     let disk_at = folder.path().join("disk");
     fs::create_dir(&disk_at).unwrap();
-    let Some(disk) = SmallDisk::mount(&disk_at) else {
+    let Some(disk) = small_disk(&disk_at) else {
         return;
     };
     let socket = folder.path().join("socket");
@@ -260,7 +226,7 @@ fn a_start_on_a_full_disk_says_so() {
     let folder = test_dir();
     let disk_at = folder.path().join("disk");
     fs::create_dir(&disk_at).unwrap();
-    let Some(disk) = SmallDisk::mount(&disk_at) else {
+    let Some(disk) = small_disk(&disk_at) else {
         return;
     };
     let dbdir = disk_at.join("db");

@@ -10,6 +10,8 @@ mod power;
 mod random;
 #[path = "../common/server.rs"]
 mod server;
+#[path = "../common/disk.rs"]
+mod small_disk;
 mod store;
 mod unflushed;
 
