@@ -118,7 +118,7 @@ fn keep_first(best: &mut Option<Rank>, found: Option<Rank>) {
 ///
 /// An attribute has at most 512 octets, which fit on the stack: the look-up
 /// allocates nothing. A longer text is right, too, only slower.
-pub(super) fn with_lower_case<R>(text: &[u8], ask: impl FnOnce(&[u8]) -> R) -> R {
+pub(in crate::policy) fn with_lower_case<R>(text: &[u8], ask: impl FnOnce(&[u8]) -> R) -> R {
     let mut buffer = [0; 512];
     match buffer.get_mut(..text.len()) {
         Some(lower) => {

@@ -1,65 +1,11 @@
-//! S25R: which client names look like a line that is no mail server.
-//!
-//! Decides, in front of everything that needs the store, whether a client may
-//! pass because its reverse name looks like a server's (`--s25r`). The rules
-//! are the published ones, numbered as published, so that a log line, the
-//! Postfix table `permit_client_nots25r` and s25r(7) speak of the same thing.
-//! Exceptions (`--s25r-except=FILE`) are asked first, in the order of the
-//! file, as Postfix asks the lines of its table.
+//! Names that the rules judge wrongly, and the whole judgement.
 
 use std::rc::Rc;
-use std::sync::LazyLock;
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::Regex;
 
-use super::whitelist::{Complaint, SourceLine, with_lower_case};
-
-/// The published rules; the index is the number of the rule.
-///
-/// They are applied to the client name in lower case, and the first that
-/// matches makes the client suspicious. Rule 0 is the name that Postfix gives
-/// to a client without a (confirmed) reverse name.
-pub const RULES: [&str; 7] = [
-    r"^unknown$",
-    r"^[^.]*[0-9][^0-9.]+[0-9].*\.",
-    r"^[^.]*[0-9]{5}",
-    r"^([^.]+\.)?[0-9][^.]*\.[^.]+\..+\.[a-z]",
-    r"^[^.]*[0-9]\.[^.]*[0-9]-[0-9]",
-    r"^[^.]*[0-9]\.[^.]*[0-9]\.[^.]+\..+\.",
-    r"^(dhcp|dialup|ppp|[achrsvx]?dsl)[^.]*[0-9]",
-];
-
-/// The rules with their numbers. One that did not compile would match nothing;
-/// a test looks that there is none. A set of them would give its matches on the
-/// heap, for each request.
-static COMPILED: LazyLock<Vec<(u8, Regex)>> = LazyLock::new(|| {
-    let compiled = |(number, rule)| Some((number, octets_regex(rule).build().ok()?));
-    (0..).zip(RULES).filter_map(compiled).collect()
-});
-
-fn octets_regex(text: &str) -> RegexBuilder {
-    let mut builder = RegexBuilder::new(text);
-    builder.unicode(false);
-    builder
-}
-
-/// The number of the first rule that `client_name` matches, `None` if it looks
-/// like the name of a server.
-///
-/// Upper and lower case are the same. An empty name, which Postfix never
-/// sends, counts as unknown: rule 0.
-pub fn suspicious_rule(client_name: &[u8]) -> Option<u8> {
-    with_lower_case(client_name, first_rule)
-}
-
-/// The first rule that matches a name in lower case.
-fn first_rule(name: &[u8]) -> Option<u8> {
-    if name.is_empty() {
-        return Some(0);
-    }
-    let first = COMPILED.iter().find(|(_, rule)| rule.is_match(name));
-    first.map(|(number, _)| *number)
-}
+use super::rules::{first_rule, octets_regex};
+use crate::policy::whitelist::{Complaint, SourceLine, with_lower_case};
 
 /// What a line of an exceptions file says about the names it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,92 +206,6 @@ fn is_name_byte(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Each name with the rule that must be the first to match.
-    const SUSPICIOUS: [(&str, u8); 16] = [
-        ("unknown", 0),
-        ("UNKNOWN", 0),
-        ("", 0),
-        ("220-139-165-188.dynamic.example.net", 1),
-        ("a12b34.example.com", 1),
-        ("pool1x2.example.com", 1),
-        ("YAHOOBB219183.isp.example", 2),
-        ("host12345", 2),
-        ("d5b2c3.s34567.x.example", 1),
-        ("123.pool.example.net", 3),
-        ("host.3abc.isp.example.net", 3),
-        ("wbar9.chi1-4-11.example.net", 4),
-        ("d1.host2.isp.example.net", 5),
-        ("dhcp7.example.com", 6),
-        ("DialUp-x9.example.com", 6),
-        ("xdsl9.example.com", 6),
-    ];
-
-    #[test]
-    fn each_rule_is_the_first_for_its_names() {
-        for (name, rule) in SUSPICIOUS {
-            assert_eq!(suspicious_rule(name.as_bytes()), Some(rule), "{name}");
-        }
-    }
-
-    #[test]
-    fn all_rules_compile() {
-        assert_eq!(COMPILED.len(), RULES.len());
-    }
-
-    #[test]
-    fn long_names_are_judged_in_full() {
-        for length in [500, 600] {
-            let name = [vec![b'A'; length], b"12345.example.com".to_vec()].concat();
-            assert_eq!(suspicious_rule(&name), Some(2));
-        }
-    }
-
-    #[test]
-    fn each_rule_has_a_name_of_its_own() {
-        for rule in 0..RULES.len() {
-            let rule = u8::try_from(rule).unwrap();
-            assert!(SUSPICIOUS.iter().any(|(_, r)| *r == rule), "rule {rule}");
-        }
-    }
-
-    #[test]
-    fn servers_pass() {
-        for name in [
-            "mail.example.com",
-            "mx1.example.com",
-            "mail-12.example.com",
-            "out-1234.example.com",
-            "smtp2.example.co.jp",
-            "mx1.dc2.example",
-            "mail.3com.example",
-            "unknown.example.com",
-            "ppp.example.com",
-            "localhost",
-            "\u{fc}ber.example",
-        ] {
-            assert_eq!(suspicious_rule(name.as_bytes()), None, "{name}");
-        }
-        assert_eq!(suspicious_rule(b"\xff\xfe.example"), None);
-    }
-
-    #[test]
-    fn limits_of_the_rules() {
-        // Rule 2 needs five figures in a row, and in the first label.
-        assert_eq!(suspicious_rule(b"a1234.example.com"), None);
-        assert_eq!(suspicious_rule(b"a.b12345.example.com"), None);
-        // Rule 1 looks at the first label only, and needs a dot somewhere.
-        assert_eq!(suspicious_rule(b"a1b2"), None);
-        assert_eq!(suspicious_rule(b"mail.a1b2.example.com"), None);
-        // Rule 3: a label that begins with a figure, three or more behind it,
-        // the last of which begins with a letter: so no address matches.
-        assert_eq!(suspicious_rule(b"1.example.com"), None);
-        assert_eq!(suspicious_rule(b"1.a.example.com"), Some(3));
-        assert_eq!(suspicious_rule(b"192.0.2.1"), None);
-        // Rule 6 is anchored: a prefix of the host name, with a figure.
-        assert_eq!(suspicious_rule(b"my-ppp1.example.com"), None);
-        assert_eq!(suspicious_rule(b"bdsl1.example.com"), None);
-    }
 
     fn exceptions(text: &str) -> Exceptions {
         let mut exceptions = Exceptions::default();
