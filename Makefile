@@ -176,7 +176,7 @@ install: build-for-install
 	@echo '    make install-rc        (or install-smf, or install-systemd)'
 	@echo '    $(SBINDIR)/postgrey --check --inet=127.0.0.1:60000'
 	@echo
-	@echo 'and in main.cf of Postfix, behind reject_unauth_destination:'
+	@echo 'and in main.cf of Postfix, after reject_unauth_destination:'
 	@echo
 	@echo '    check_policy_service { inet:127.0.0.1:60000, timeout=10s, default_action=DUNNO }'
 	@echo

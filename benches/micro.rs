@@ -1,6 +1,6 @@
 //! Micro-benchmarks: the steps on the way of a request, each by itself.
 //!
-//! `cargo bench --bench micro`; a word behind `--` chooses, as `-- store`.
+//! `cargo bench --bench micro`; a word after `--` chooses, as `-- store`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "common/requests.rs"]
@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicU64;
 use divan::{Bencher, black_box};
 use postgrey::config::settings::Settings;
 use postgrey::config::whitelists;
+use postgrey::policy::apply::Reading;
 use postgrey::policy::command::{Command, Now, Outcome, Verdict};
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
 use postgrey::policy::instances::Instances;
@@ -21,7 +22,7 @@ use postgrey::policy::rules::{Compat, Rules};
 use postgrey::policy::triplet::Keys;
 use postgrey::policy::whitelist::ClientWhitelist;
 use postgrey::store::Store;
-use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
+use postgrey::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use requests::{Subject, push_request};
 
 fn main() {
@@ -210,7 +211,11 @@ fn store(is_safe: bool) -> (LmdbStore, tempfile::TempDir) {
     let store = LmdbStore::new(LmdbOptions {
         dir: folder.path().to_owned(),
         map_size: 4 << 30,
-        sync: is_safe,
+        purpose: match is_safe {
+            true => Purpose::WriteFlushed,
+            false => Purpose::WriteUnflushed,
+        },
+        patience: std::time::Duration::ZERO,
     });
     (store, folder)
 }
@@ -312,6 +317,7 @@ fn store_read_awl(bencher: Bencher) {
         octet: b"1",
         is_data: false,
     };
-    assert!(store.try_read(&rules, &command).unwrap().is_some());
+    let read = store.try_read(&rules, &command).unwrap();
+    assert!(matches!(read, Reading::Decided(_)));
     bencher.bench_local(|| store.try_read(&rules, black_box(&command)));
 }

@@ -62,6 +62,11 @@ impl Log {
         Log::new(Level::Two, sinks, Complaints::new(&CELLS))
     }
 
+    /// True if lines go to standard error.
+    pub fn uses_stderr(&self) -> bool {
+        self.sinks.stderr
+    }
+
     /// True if lines of this level are logged: others need not be made.
     pub fn shows(&self, level: Level) -> bool {
         level <= self.verbosity
@@ -97,6 +102,16 @@ impl Log {
         }
     }
 
+    /// Logs a line with the local time in front, as Net::Server has it in those
+    /// of start, stop and connections.
+    pub fn write_timestamped(&self, level: Level, text: &[u8]) {
+        let mut line = Vec::new();
+        crate::sys::clock::push_timestamp(&mut line);
+        line.push(b' ');
+        line.extend_from_slice(text);
+        self.write(level, &line);
+    }
+
     /// Logs what is wrong with the server, the same text at most once a
     /// minute, with the number of times it was held back.
     pub fn complain(&self, text: &str) {
@@ -112,6 +127,14 @@ impl Log {
             self.write(Level::Warning, line.as_bytes());
         }
     }
+}
+
+/// Where standard error is closed, or a client's socket, a panic goes to
+/// syslog.
+pub fn report_panics_to_syslog() {
+    std::panic::set_hook(Box::new(|panic| {
+        Log::to_syslog().write(Level::Fatal, panic.to_string().as_bytes());
+    }));
 }
 
 fn push_syslog_line(out: &mut Vec<u8>, level: Level, line: &[u8]) -> Severity {

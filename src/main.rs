@@ -20,7 +20,7 @@ fn main() {
         Ok(Invocation::PrintConfig(settings)) => print(&config::print_config(&settings)),
         Err(error) => {
             if is_spawned(&args) {
-                postgrey::server::spawn::report_mistakes(&error.message);
+                postgrey::server::report_mistakes(&error.message);
             } else {
                 complain(&error.message);
             }

@@ -9,6 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::Write;
 use std::rc::Rc;
+use std::time::Duration;
 
 use postgrey::config::settings::Settings;
 use postgrey::config::whitelists;
@@ -16,10 +17,10 @@ use postgrey::log::{Level, Log, Sinks};
 use postgrey::policy::command::Command;
 use postgrey::policy::decide::Policy;
 use postgrey::policy::request::RequestReader;
-use postgrey::server::engine::{Advance, Engine};
+use postgrey::server::engine::{Advance, Commands, Engine, Replies};
 use postgrey::server::shared::Shared;
 use postgrey::store::Store;
-use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
+use postgrey::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use requests::{Subject, push_request};
 
 /// The system's allocator, counting.
@@ -63,8 +64,8 @@ struct Process {
     store: LmdbStore,
     reader: RequestReader,
     text: Vec<u8>,
-    output: Vec<u8>,
-    command: Vec<u8>,
+    replies: Replies,
+    commands: Commands,
     serial: u64,
 }
 
@@ -95,12 +96,13 @@ impl Process {
             store: LmdbStore::new(LmdbOptions {
                 dir: folder.to_owned(),
                 map_size: 1 << 26,
-                sync: false,
+                purpose: Purpose::WriteUnflushed,
+                patience: Duration::ZERO,
             }),
             reader: RequestReader::default(),
             text: Vec::new(),
-            output: Vec::new(),
-            command: Vec::new(),
+            replies: Replies::default(),
+            commands: Commands::default(),
             serial: 0,
         }
     }
@@ -127,31 +129,39 @@ impl Process {
 
     /// Asks what is in `text`.
     fn ask_text(&mut self) -> (String, usize) {
-        self.output.clear();
+        self.replies.octets.clear();
         let mut input = &self.text[..];
         let before = ALLOCATIONS.get();
         let next = self.engine.advance(
-            &mut self.store,
+            Some(&mut self.store),
             &mut self.reader,
             &mut input,
-            &mut self.output,
-            &mut self.command,
+            &mut self.replies,
+            &mut self.commands,
         );
         let mut allocations = ALLOCATIONS.get() - before;
         if next == Advance::NeedCommit {
-            let command = Command::decode(&mut &self.command[..]).unwrap();
+            let command = Command::decode(&mut &self.commands.needed[..]).unwrap();
             let rules = &self.engine.policy().rules;
             let mut outcomes = Vec::new();
             self.store
                 .apply_batch(rules, &[command], &mut outcomes)
                 .unwrap();
             let before = ALLOCATIONS.get();
-            self.engine
-                .finish(&self.reader, Some(outcomes[0]), &mut self.output);
+            let _ = self
+                .engine
+                .finish(&self.reader, Some(outcomes[0]), &mut self.replies);
             allocations += ALLOCATIONS.get() - before;
         }
+        // Not on the way of a request: once an hour and client.
+        for renewal in std::mem::take(&mut self.commands.renewals) {
+            let command = Command::decode(&mut &renewal[..]).unwrap();
+            let rules = &self.engine.policy().rules;
+            let applied = self.store.apply_batch(rules, &[command], &mut Vec::new());
+            applied.unwrap();
+        }
         assert!(input.is_empty());
-        let reply = String::from_utf8_lossy(&self.output).into_owned();
+        let reply = String::from_utf8_lossy(&self.replies.octets).into_owned();
         (reply, allocations)
     }
 }

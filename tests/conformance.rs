@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicU64;
 use dialogue::Dialogue;
 use postgrey::config::settings::Settings;
 use postgrey::config::{self, Invocation, whitelists};
+use postgrey::policy::apply::Reading;
 use postgrey::policy::command::Command;
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
 use postgrey::policy::instances::Instances;
@@ -24,7 +25,7 @@ use postgrey::policy::record::Database;
 use postgrey::policy::request::{Attribute, Event, RequestReader};
 use postgrey::policy::triplet::Keys;
 use postgrey::store::Store;
-use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
+use postgrey::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use postgrey::store::memory::MemoryStore;
 
 fn settings_of(dialogue: &Dialogue, folder: &std::path::Path) -> Settings {
@@ -124,14 +125,17 @@ fn play(dialogue: &Dialogue, store: &mut dyn Store) {
 }
 
 fn ask(policy: &Policy, store: &mut dyn Store, command: &Command) -> Decision {
-    if let Some(outcome) = store.try_read(&policy.rules, command).unwrap() {
-        return Decision::Stored(outcome);
-    }
+    // What the client is told does not wait for a renewal.
+    let told = match store.try_read(&policy.rules, command).unwrap() {
+        Reading::Decided(outcome) => return Decision::Stored(outcome),
+        Reading::RenewalDue(outcome) => Some(outcome),
+        Reading::NeedsWrite => None,
+    };
     let mut outcomes = Vec::new();
     store
         .apply_batch(&policy.rules, &[*command], &mut outcomes)
         .unwrap();
-    Decision::Stored(outcomes[0])
+    Decision::Stored(told.unwrap_or(outcomes[0]))
 }
 
 fn assert_same_log(dialogue: &Dialogue, log: &[Vec<u8>]) {
@@ -181,7 +185,8 @@ fn recorded_dialogues_are_answered_with_lmdb() {
         let options = LmdbOptions {
             dir: folder.path().to_owned(),
             map_size: 1 << 24,
-            sync: false,
+            purpose: Purpose::WriteUnflushed,
+            patience: std::time::Duration::ZERO,
         };
         play(dialogue, &mut LmdbStore::new(options));
     }

@@ -18,6 +18,7 @@ use postgrey::policy::request::{Event, MAX_REQUEST, RequestReader};
 use postgrey::policy::rules::{Compat, Rules, Texts};
 use postgrey::policy::triplet::Keys;
 use postgrey::policy::whitelist::{ClientWhitelist, RecipientWhitelist};
+use postgrey::store::expiry::{Expiry, Progress};
 use postgrey::store::memory::MemoryStore;
 use postgrey::store::{Entry, Store};
 
@@ -178,9 +179,8 @@ fn try_records(input: &[u8]) {
             };
             store.scan(Database::Greylist, None, &mut look).unwrap();
             assert!(is_record || !is_written);
-            store
-                .remove_expired(&rules, Database::Greylist, &[b"k".to_vec()], 1e12)
-                .unwrap();
+            let mut expiry = Expiry::new(&rules, 1e12);
+            while expiry.step(&mut store, &rules).unwrap() != Progress::Done {}
         }
     }
 }

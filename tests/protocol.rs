@@ -35,17 +35,22 @@ struct Manner {
 fn play(dialogue: &Dialogue, manner: Manner) {
     let dir = test_dir();
     let [clients, recipients] = write_whitelists(dialogue, dir.path());
+    let is_exim = dialogue.options.iter().any(|option| option == "--exim");
     let mut options: Vec<&str> = dialogue.options.iter().map(String::as_str).collect();
     // What is compared does not depend on flushes, which would take minutes.
     options.extend([
         dialogue.compat_option(),
         "--sync=none",
-        "--workers=2",
+        // With one connection a worker knows what it has not committed yet.
+        if is_exim {
+            "--workers=1"
+        } else {
+            "--workers=2"
+        },
         &clients,
         &recipients,
     ]);
     let mut server = Server::start(dir.path(), &options);
-    let is_exim = dialogue.options.iter().any(|option| option == "--exim");
     let mut connections: Vec<Client> = (0..manner.connections).map(|_| server.connect()).collect();
     let mut turn = 0;
     let mut pending = Vec::new();
@@ -74,6 +79,9 @@ fn play(dialogue: &Dialogue, manner: Manner) {
                 "{} request {index}",
                 dialogue.name
             );
+            if manner.connections > 1 && reply == "DUNNO" {
+                wait_for_renewal(client, index);
+            }
         }
         if is_exim {
             assert_eq!(client.reply(), None, "--exim closes behind the answer");
@@ -86,7 +94,7 @@ fn play(dialogue: &Dialogue, manner: Manner) {
     let log = fs::read(&server.log).unwrap();
     let log: Vec<&[u8]> = log
         .split(|&b| b == b'\n')
-        .filter(|line| dialogue::is_policy_line(line))
+        .filter(|line| dialogue::is_policy_line(line) && !is_of_probe(line))
         .collect();
     assert_eq!(log.len(), dialogue.log.len(), "{}", dialogue.name);
     for (line, expected) in log.iter().zip(&dialogue.log) {
@@ -100,6 +108,31 @@ fn play(dialogue: &Dialogue, manner: Manner) {
     assert_same_records(dialogue, dir.path());
 }
 
+/// A client that is in no dialogue.
+const PROBE: &str = "233.252.0.";
+/// Before all dialogues.
+const PROBE_TIME: &str = "1000000000";
+
+/// An auto-whitelisted client is answered before its record is renewed, and
+/// another worker may read the old one: that is right but not what the original
+/// recorded. What needs a commit is answered after the renewal.
+fn wait_for_renewal(client: &mut Client, index: usize) {
+    let sender = format!("probe{index}x@probe.invalid");
+    client.ask(&[
+        ("client_address", &format!("{PROBE}1")),
+        ("client_name", "unknown"),
+        ("sender", &sender),
+        ("recipient", "probe@probe.invalid"),
+        ("policy_test_time", PROBE_TIME),
+    ]);
+}
+
+fn is_of_probe(octets: &[u8]) -> bool {
+    octets
+        .windows(PROBE.len())
+        .any(|window| window == PROBE.as_bytes())
+}
+
 /// The records of a database as the dialogue has them.
 fn comparable_records(
     dialogue: &Dialogue,
@@ -109,6 +142,8 @@ fn comparable_records(
 ) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let escaped = records(&dir.join("db"), database)
         .into_iter()
+        // Its keys may be hashed.
+        .filter(|(key, value)| !is_of_probe(key) && !value.starts_with(PROBE_TIME.as_bytes()))
         .map(|(key, value)| (dialogue::escape(&key), dialogue::escape(&value)));
     escaped
         .map(|(key, value)| (key, dialogue.comparable(name, &value)))
@@ -122,8 +157,8 @@ fn assert_same_records(dialogue: &Dialogue, dir: &Path) {
         ("postgrey_clients", Database::Clients),
         ("tarpit_clients", Database::Tarpit),
     ] {
-        let found = comparable_records(dialogue, dir, name, database);
         let expected = dialogue.records(name).unwrap_or_default();
+        let found = comparable_records(dialogue, dir, name, database);
         assert_eq!(found, expected, "{} {name}", dialogue.name);
     }
 }
@@ -231,6 +266,13 @@ fn spawned_sessions_and_a_daemon_together_keep_the_records_of_a_dialogue() {
             client.send(text);
             if dialogue.replies[index].is_some() {
                 client.reply().unwrap();
+                // Renewals are committed after the reply. A session does that
+                // before it reads its next request, here one without a record.
+                client.send(b"request=smtpd_access_policy\nclient_address=no\n\n");
+                client.reply().unwrap();
+                if index % 33 == 32 {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
             }
         }
         drop(sessions);

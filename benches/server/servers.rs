@@ -13,7 +13,7 @@ use nix::unistd::{Pid, SysconfVar, Uid, User, chown, sysconf};
 use postgrey::policy::command::{Command as StoreCommand, Now};
 use postgrey::policy::rules::Rules;
 use postgrey::store::Store;
-use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
+use postgrey::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use socket2::Socket;
 
 use crate::load::Address;
@@ -319,7 +319,8 @@ pub fn fill(dbdir: &Path, triplets: Vec<(Vec<u8>, u64)>, expired: u64) -> io::Re
     let mut store = LmdbStore::new(LmdbOptions {
         dir: dbdir.to_owned(),
         map_size: 4 << 30,
-        sync: false,
+        purpose: Purpose::WriteUnflushed,
+        patience: Duration::ZERO,
     });
     let rules = Rules::default();
     let now = std::time::UNIX_EPOCH
@@ -351,7 +352,7 @@ pub fn fill(dbdir: &Path, triplets: Vec<(Vec<u8>, u64)>, expired: u64) -> io::Re
             .apply_batch(&rules, &commands, &mut outcomes)
             .map_err(io::Error::other)?;
     }
-    store.flush().map_err(io::Error::other)
+    store.end().map_err(io::Error::other)
 }
 
 fn filler_key(number: u64) -> Vec<u8> {

@@ -14,7 +14,7 @@ pub enum Kind {
     New,
     /// One of the last new ones again.
     Early,
-    /// The first retry behind the delay; each triplet once.
+    /// The first retry after the delay; each triplet once.
     Pass,
     /// A triplet that has passed.
     Known,

@@ -2,25 +2,28 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, sleep};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::environment::{LiveStore, open_reader, open_writer};
+use super::environment::{open_reader, open_writer};
 use super::failure::Failure;
 use super::output::Output;
 use super::progress::Progress;
 use super::words::Words;
-use crate::store::copies::{NOTICE, new_file, put_in_place, remove_if_there};
 use crate::store::lmdb::LmdbStore;
-use crate::sys::lock::Claim;
+use crate::store::lmdb::claim::data_file;
+use crate::sys::files::{new_file, remove_if_there};
+use crate::sys::poll::{Interest, PollSet, Readiness};
 
 /// How often the progress of a copy is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the reader of a copy may take nothing.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// `backup FILE|-`: what the database was at one moment, as a `data.mdb`.
 pub fn backup(words: &Words) -> Result<(), Failure> {
@@ -33,7 +36,7 @@ pub fn backup(words: &Words) -> Result<(), Failure> {
         let file = File::from(
             stdout.map_err(|error| Failure::error(format!("standard output: {error}")))?,
         );
-        return Ok(open_reader(&words.dbdir())?.copy_to(&file)?);
+        return copy_to_reader(&mut open_reader(&words.dbdir())?, file);
     }
     let path = PathBuf::from(OsStr::from_bytes(name));
     // With the caller's rights: he names a path of his own.
@@ -45,6 +48,49 @@ pub fn backup(words: &Words) -> Result<(), Failure> {
         let _ = fs::remove_file(&path).or_else(|_| file.set_len(0));
     }
     result
+}
+
+/// Copies the database to whoever reads standard output. While it goes on the
+/// pages of its moment cannot be used again and the file grows, so a reader that
+/// takes nothing for [`STALL_LIMIT`] ends it.
+fn copy_to_reader(store: &mut LmdbStore, mut output: File) -> Result<(), Failure> {
+    let (read_end, write_end) =
+        io::pipe().map_err(|error| Failure::error(format!("pipe: {error}")))?;
+    let write_end = File::from(OwnedFd::from(write_end));
+    thread::scope(|scope| {
+        let relay = scope.spawn(move || relay(read_end, &mut output));
+        let copied = store.copy_to(&write_end);
+        drop(write_end);
+        match relay.join() {
+            Ok(Ok(())) => Ok(copied?),
+            Ok(Err(error)) => Err(Failure::error(format!("standard output: {error}"))),
+            Err(_) => Err(Failure::error("standard output: the copy was cut off")),
+        }
+    })
+}
+
+/// Passes octets on, as long as they are taken.
+fn relay(mut from: impl Read, to: &mut File) -> io::Result<()> {
+    // So much goes into a pipe without a wait when it is ready at all.
+    let mut buffer = [0; 4096];
+    loop {
+        let length = from.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let mut poll = PollSet::default();
+        poll.set(0, to, Interest::OUTPUT);
+        let begun = Instant::now();
+        while poll.readiness(0) == Readiness::default() {
+            let left = STALL_LIMIT.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                let seconds = STALL_LIMIT.as_secs();
+                return Err(io::Error::other(format!("not read for {seconds} s")));
+            }
+            poll.wait(Some(left))?;
+        }
+        to.write_all(&buffer[..length])?;
+    }
 }
 
 /// Copies the database into a file. LMDB does it in one call, so another thread
@@ -73,69 +119,32 @@ fn copy(store: &mut LmdbStore, path: &Path, file: &File) -> Result<(), Failure> 
     file.sync_all().map_err(|error| Failure::file(path, &error))
 }
 
-/// `compact`: a copy without free pages in the place of the database.
-///
-/// The copy begins a new count of transactions, which nobody who has the old
-/// file open may meet: so no server may run, nobody else may have the
-/// environment open, and its lock file goes with the old file. The claim to
-/// commit is kept until every process that opened the old file in the last
-/// moment has noticed.
+/// `compact`: a copy without free pages in the place of the database. No server
+/// may run, and nobody else may have the environment open.
 pub fn compact(words: &Words) -> Result<(), Failure> {
     let dbdir = words.dbdir();
     let mut store = open_writer(&dbdir)?;
-    if let Some(pid) = store.server()? {
-        return Err(Failure::error(format!(
-            "a server runs (process {pid}): stop it first"
-        )));
-    }
-    let lock_failed = |error: io::Error| Failure::error(format!("{}: {error}", dbdir.display()));
-    for claim in [Claim::Daemon, Claim::Commit] {
-        if !store.lock().try_lock(claim).map_err(lock_failed)? {
-            return Err(Failure::error(
-                "another process has just begun to write: try again",
-            ));
+    let (data, part) = (data_file(&dbdir), dbdir.join("data.mdb.compact"));
+    let (mut before, mut after) = (0, 0);
+    store.replace(|store| -> Result<PathBuf, Failure> {
+        let failed = |error: io::Error| Failure::file(&part, &error);
+        before = fs::metadata(&data)
+            .map_err(|error| Failure::file(&data, &error))?
+            .len();
+        // Of a run that was killed: nobody uses it.
+        remove_if_there(&part).map_err(failed)?;
+        let file = new_file(&part).map_err(failed)?;
+        if let Err(failure) = copy(store, &part, &file) {
+            fs::remove_file(&part).map_err(failed)?;
+            return Err(failure);
         }
-    }
-    refuse_company(&mut store)?;
-    let (data, part) = (dbdir.join("data.mdb"), dbdir.join("data.mdb.compact"));
-    let failed = |error: io::Error| Failure::file(&part, &error);
-    let before = fs::metadata(&data)
-        .map_err(|error| Failure::file(&data, &error))?
-        .len();
-    // Of a run that was killed: nobody uses it.
-    remove_if_there(&part).map_err(failed)?;
-    let file = new_file(&part).map_err(failed)?;
-    let copied = copy(store.environment(), &part, &file).and_then(|()| refuse_company(&mut store));
-    if let Err(failure) = copied {
-        fs::remove_file(&part).map_err(failed)?;
-        return Err(failure);
-    }
-    let after = file.metadata().map_err(failed)?.len();
-    let lock = store.into_lock();
-    put_in_place(&part, &dbdir).map_err(failed)?;
-    sleep(NOTICE);
-    drop(lock);
+        after = file.metadata().map_err(failed)?.len();
+        Ok(part.clone())
+    })?;
     let mut output = Output::new();
     output.line(format!(
         "{}: {before} octets before, {after} after",
         data.display()
     ))?;
     output.finish()
-}
-
-/// Fails if another process has the environment open.
-fn refuse_company(store: &mut LiveStore) -> Result<(), Failure> {
-    store.environment().clear_stale_readers()?;
-    let readers = store.environment().readers()?;
-    let own = std::process::id();
-    match readers
-        .iter()
-        .find(|reader| u32::try_from(reader.pid) != Ok(own))
-    {
-        None => Ok(()),
-        Some(other) => Err(Failure::error(format!(
-            "process {} uses the database: nobody else may while it is compacted",
-            other.pid
-        ))),
-    }
 }

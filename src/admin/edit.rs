@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::complain;
-use super::environment::{LiveStore, open_writer};
+use super::environment::open_writer;
 use super::escape::{escaped, unescape};
 use super::failure::Failure;
 use super::keys::{Named, parsed};
@@ -15,6 +15,7 @@ use super::words::Words;
 use crate::policy::number::{number_of_text, push_number};
 use crate::policy::record::{ClientRecord, Database, TripletRecord};
 use crate::policy::rules::Rules;
+use crate::store::lmdb::LmdbStore;
 use crate::store::{Store, StoreError};
 use crate::sys::clock;
 
@@ -146,7 +147,7 @@ pub fn forget(words: &Words) -> Result<(), Failure> {
 }
 
 /// Removes records, some hundreds in a transaction, and says which were there.
-fn remove(store: &mut LiveStore, targets: Vec<(Database, Vec<u8>)>) -> Result<usize, Failure> {
+fn remove(store: &mut LmdbStore, targets: Vec<(Database, Vec<u8>)>) -> Result<usize, Failure> {
     const AT_ONCE: usize = 500;
     let mut output = Output::new();
     let mut count = 0;
@@ -227,7 +228,7 @@ pub fn pass(words: &Words) -> Result<(), Failure> {
 type Triplets = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The triplets of any client that end in this sender and recipient.
-fn keys_that_end_in(store: &mut LiveStore, end: &[u8]) -> Result<Triplets, Failure> {
+fn keys_that_end_in(store: &mut LmdbStore, end: &[u8]) -> Result<Triplets, Failure> {
     let mut keys = Triplets::new();
     each_record(store, Database::Greylist, b"", &mut |record| {
         if let Some(client) = record.key.strip_suffix(end) {

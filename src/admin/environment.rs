@@ -1,35 +1,24 @@
 //! Opening the database of a server that may be running.
 //!
-//! Readers disturb nobody. Whoever writes holds the claim to commit while his
-//! transaction is open, as every process of the server does, so that neither
-//! waits inside LMDB for the other.
+//! Readers disturb nobody. Whoever writes commits under the claim, as every
+//! process of the server does: the store takes it.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
 use nix::unistd::{Gid, Uid, User};
 
 use super::failure::Failure;
-use crate::policy::command::{Command, Outcome};
-use crate::policy::record::Database;
-use crate::policy::rules::Rules;
-use crate::store::copies::is_marked;
-use crate::store::lmdb::{LmdbOptions, LmdbStore};
-use crate::store::{Editor, Store, StoreError, Visitor};
-use crate::sys::lock::{Claim, LockFile};
+use crate::store::lmdb::claim::{data_file, is_marked};
+use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
+use crate::sys::crash;
+use crate::sys::lock::Claim;
 use crate::sys::process::{Identity, become_user, is_root, set_umask};
 
 /// How long a commit of the server is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often the lock is tried.
-const PAUSE: Duration = Duration::from_millis(2);
-
-/// The lock file of the server in its database directory.
-pub const LOCK_FILE: &str = "postgrey.lock";
 
 /// Takes the identity of the directory's owner if this is root, so that no
 /// file of root's is left where the server needs its own.
@@ -56,7 +45,7 @@ pub fn become_owner(dbdir: &Path) -> Result<(), Failure> {
 
 /// True if there is an environment.
 pub fn exists(dbdir: &Path) -> bool {
-    dbdir.join("data.mdb").is_file()
+    fs::symlink_metadata(data_file(dbdir)).is_ok()
 }
 
 fn check_exists(dbdir: &Path) -> Result<(), Failure> {
@@ -69,170 +58,57 @@ fn check_exists(dbdir: &Path) -> Result<(), Failure> {
     )))
 }
 
+/// A damaged file may end this process by a signal; then the user is told of
+/// the file.
+fn expect_damage(dbdir: &Path) -> Result<(), Failure> {
+    let path = data_file(dbdir);
+    crash::say_and_fail(&format!(
+        "ERROR: damaged: {}: reading it has failed",
+        path.display()
+    ))
+    .map_err(|error| Failure::file(&path, &error))
+}
+
 /// Opens an environment that exists for reading.
 pub fn open_reader(dbdir: &Path) -> Result<LmdbStore, Failure> {
     become_owner(dbdir)?;
     check_exists(dbdir)?;
+    expect_damage(dbdir)?;
     let mut store = LmdbStore::new_reader(dbdir);
     store.prepare()?;
     Ok(store)
 }
 
 /// Opens an environment that exists for writing.
-pub fn open_writer(dbdir: &Path) -> Result<LiveStore, Failure> {
+pub fn open_writer(dbdir: &Path) -> Result<LmdbStore, Failure> {
     become_owner(dbdir)?;
     check_exists(dbdir)?;
-    LiveStore::open(dbdir, 0)
+    open_or_create(dbdir, 0)
 }
 
-/// The environment of a server, written to under the claim to commit.
-pub struct LiveStore {
-    store: LmdbStore,
-    lock: LockFile,
-    lock_path: PathBuf,
+/// Opens an environment for writing, or makes one whose map has this size in
+/// octets; 0: the size it has.
+pub fn open_or_create(dbdir: &Path, map_size: usize) -> Result<LmdbStore, Failure> {
+    expect_damage(dbdir)?;
+    let mut store = LmdbStore::new(LmdbOptions {
+        dir: dbdir.to_owned(),
+        map_size,
+        purpose: Purpose::WriteFlushed,
+        patience: PATIENCE,
+    });
+    if is_marked(dbdir) && server_of(&store)?.is_none() {
+        return Err(Failure::error(format!(
+            "{}: the server has not ended in order: start it first, it verifies the database",
+            dbdir.display()
+        )));
+    }
+    store.prepare()?;
+    Ok(store)
 }
 
-impl LiveStore {
-    /// Opens an environment, or makes one whose map has this size in octets;
-    /// 0: the size it has.
-    pub fn open(dbdir: &Path, map_size: usize) -> Result<Self, Failure> {
-        let lock_path = dbdir.join(LOCK_FILE);
-        let lock = LockFile::new(lock_path.clone(), 0o600);
-        lock.file()
-            .map_err(|error| Failure::file(&lock_path, &error))?;
-        let server = lock.holder(Claim::Daemon);
-        if is_marked(dbdir) && matches!(server, Ok(None)) {
-            return Err(Failure::error(format!(
-                "{}: the server has not ended in order: start it first, it verifies the database",
-                dbdir.display()
-            )));
-        }
-        let options = LmdbOptions {
-            dir: dbdir.to_owned(),
-            map_size,
-            sync: true,
-        };
-        let store = LmdbStore::new(options);
-        let mut live = LiveStore {
-            store,
-            lock,
-            lock_path,
-        };
-        live.claimed(|store| store.prepare())?;
-        Ok(live)
-    }
-
-    /// The environment itself.
-    pub fn environment(&mut self) -> &mut LmdbStore {
-        &mut self.store
-    }
-
-    /// The lock file.
-    pub fn lock(&self) -> &LockFile {
-        &self.lock
-    }
-
-    /// The process of a running server.
-    pub fn server(&self) -> Result<Option<i32>, Failure> {
-        let holder = self.lock.holder(Claim::Daemon);
-        holder.map_err(|error| Failure::file(&self.lock_path, &error))
-    }
-
-    /// Gives back the environment, closed but for its lock file.
-    pub fn into_lock(self) -> LockFile {
-        self.lock
-    }
-
-    fn error(&self, call: &'static str, reason: impl ToString) -> StoreError {
-        StoreError {
-            call,
-            place: self.lock_path.display().to_string(),
-            reason: reason.to_string(),
-            is_of_system: false,
-        }
-    }
-
-    fn claim(&self) -> Result<(), StoreError> {
-        let start = Instant::now();
-        loop {
-            match self.lock.try_lock(Claim::Commit) {
-                Ok(true) => return Ok(()),
-                Ok(false) if start.elapsed() < PATIENCE => sleep(PAUSE),
-                Ok(false) => {
-                    let who = match self.lock.holder(Claim::Commit) {
-                        Ok(Some(pid)) => format!("process {pid} has been"),
-                        _ => "another process has been".into(),
-                    };
-                    let seconds = PATIENCE.as_secs();
-                    return Err(self.error("commit", format!("{who} writing for {seconds} s")));
-                }
-                Err(error) => return Err(self.io_error(&error)),
-            }
-        }
-    }
-
-    fn io_error(&self, error: &io::Error) -> StoreError {
-        StoreError {
-            is_of_system: true,
-            ..self.error("fcntl", error)
-        }
-    }
-
-    fn claimed<T>(
-        &mut self,
-        write: impl FnOnce(&mut LmdbStore) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.claim()?;
-        let result = write(&mut self.store);
-        let unlocked = self.lock.unlock(Claim::Commit);
-        let value = result?;
-        unlocked.map_err(|error| self.io_error(&error))?;
-        Ok(value)
-    }
-}
-
-impl Store for LiveStore {
-    fn try_read(
-        &mut self,
-        rules: &Rules,
-        command: &Command,
-    ) -> Result<Option<Outcome>, StoreError> {
-        self.store.try_read(rules, command)
-    }
-
-    fn apply_batch(
-        &mut self,
-        rules: &Rules,
-        commands: &[Command],
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), StoreError> {
-        self.claimed(|store| store.apply_batch(rules, commands, outcomes))
-    }
-
-    fn scan(
-        &mut self,
-        database: Database,
-        after: Option<&[u8]>,
-        visit: &mut Visitor,
-    ) -> Result<bool, StoreError> {
-        self.store.scan(database, after, visit)
-    }
-
-    fn read(&mut self, keys: &[(Database, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.store.read(keys)
-    }
-
-    fn edit(&mut self, edit: &mut Editor) -> Result<(), StoreError> {
-        self.claimed(|store| store.edit(edit))
-    }
-
-    fn remove_expired(
-        &mut self,
-        rules: &Rules,
-        database: Database,
-        stored_keys: &[Vec<u8>],
-        now: f64,
-    ) -> Result<u64, StoreError> {
-        self.claimed(|store| store.remove_expired(rules, database, stored_keys, now))
-    }
+/// The process of a running server.
+pub fn server_of(store: &LmdbStore) -> Result<Option<i32>, Failure> {
+    let lock = store.lock();
+    lock.holder(Claim::Daemon)
+        .map_err(|error| Failure::file(lock.path(), &error))
 }

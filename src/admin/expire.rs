@@ -13,7 +13,7 @@ use crate::sys::clock;
 pub fn run(words: &Words) -> Result<(), Failure> {
     let rules = words.server_settings()?.rules;
     let mut store = open_writer(&words.dbdir())?;
-    let total = store.environment().space()?.records.iter().sum();
+    let total = store.space()?.records.iter().sum();
     let mut progress = Progress::new("expiring", total);
     let mut output = Output::new();
     let mut expiry = Expiry::new(&rules, clock::seconds());

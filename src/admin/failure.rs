@@ -1,7 +1,7 @@
 //! Why a command of postgreyctl failed: the text for standard error, and the
 //! exit status.
 
-use crate::store::StoreError;
+use crate::store::{ErrorKind, StoreError};
 
 /// A failure. Its text is the whole of what the user sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,11 @@ impl Failure {
 }
 
 impl From<StoreError> for Failure {
+    /// Of damage the answer is no: the database is not in order.
     fn from(error: StoreError) -> Self {
-        Failure::error(error)
+        match error.kind {
+            ErrorKind::Damage => Failure::new(format!("ERROR: {error}"), 1),
+            _ => Failure::error(error),
+        }
     }
 }

@@ -124,7 +124,7 @@ pub struct Parts<'a> {
 }
 
 /// Cuts a key; `None` for a hash. Senders and recipients may hold slashes
-/// themselves: a sender with a domain ends at the first one behind its `@`.
+/// themselves: a sender with a domain ends at the first one after its `@`.
 pub fn split(key: &[u8]) -> Option<Parts<'_>> {
     let slash = |text: &[u8]| text.iter().position(|&octet| octet == b'/');
     let mut end = slash(key)?;

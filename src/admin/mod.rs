@@ -5,28 +5,28 @@
 //! order is: words, then files of the caller's, then the identity of the
 //! directory's owner, then the database.
 
-pub mod copies;
-pub mod dump;
-pub mod edit;
-pub mod environment;
-pub mod escape;
-pub mod expire;
+mod copies;
+mod dump;
+mod edit;
+mod environment;
+mod escape;
+mod expire;
 pub mod explain;
-pub mod export;
-pub mod failure;
-pub mod glob;
+mod export;
+mod failure;
+mod glob;
 pub mod import;
-pub mod keys;
-pub mod list;
+mod keys;
+mod list;
 pub mod options;
-pub mod output;
-pub mod progress;
-pub mod records;
-pub mod state;
-pub mod stats;
-pub mod times;
-pub mod verify;
-pub mod words;
+mod output;
+mod progress;
+mod records;
+mod state;
+mod stats;
+mod times;
+mod verify;
+mod words;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -37,7 +37,7 @@ pub struct CommandSpec {
     pub operands: &'static str,
     /// How many operands it takes at least and at most.
     pub count: (usize, usize),
-    /// True if options of the server may follow behind `--`.
+    /// True if options of the server may follow `--`.
     pub takes_server_options: bool,
     /// One line for `--help`.
     pub help: &'static str,
@@ -74,7 +74,7 @@ pub enum Id {
 pub struct OptionSpec {
     /// What code calls it.
     pub id: Id,
-    /// Its name, behind `--`.
+    /// Its name, after `--`.
     pub name: &'static str,
     /// Its letter.
     pub short: Option<char>,

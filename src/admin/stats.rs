@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::environment::{LOCK_FILE, open_reader};
+use super::environment::{open_reader, server_of};
 use super::failure::Failure;
 use super::options::Id;
 use super::output::Output;
@@ -17,7 +17,6 @@ use crate::policy::record::Database;
 use crate::policy::rules::Rules;
 use crate::store::lmdb::{LmdbStore, Reader, Space};
 use crate::sys::clock;
-use crate::sys::lock::{Claim, LockFile};
 
 /// Ages since the last use, in seconds, and what they are called.
 const AGES: [(f64, &str); 5] = [
@@ -104,17 +103,9 @@ fn count(store: &mut LmdbStore, dbdir: &Path, rules: &Rules) -> Result<Stats, Fa
         space,
         readers,
         file_size,
-        server: server(dbdir),
+        // Not to be known where the file system is read-only.
+        server: server_of(store).ok().flatten(),
     })
-}
-
-/// The process of a running server; not asked where no server ever was.
-fn server(dbdir: &Path) -> Option<i32> {
-    let path = dbdir.join(LOCK_FILE);
-    if !path.exists() {
-        return None;
-    }
-    LockFile::new(path, 0o600).holder(Claim::Daemon).ok()?
 }
 
 impl Stats {

@@ -1,5 +1,5 @@
 //! The command line of postgreyctl as typed, by the grammar of the server but
-//! for its order: options may stand before and behind the operands.
+//! for its order: options may stand before and after the operands.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -18,7 +18,7 @@ pub struct Words {
     given: Vec<(Id, OsString)>,
     /// The words that are no options, without the command.
     pub operands: Vec<OsString>,
-    /// The words behind `--`.
+    /// The words after `--`.
     server_options: Vec<OsString>,
 }
 
@@ -122,14 +122,14 @@ impl Words {
             .map_or_else(|| config::paths::DBDIR.into(), PathBuf::from)
     }
 
-    /// The settings of the server that the words behind `--` make.
+    /// The settings of the server that the words after `--` make.
     pub fn server_settings(&self) -> Result<Settings, Failure> {
         let mut args = vec![OsString::from("--print-config")];
         args.extend(self.server_options.iter().cloned());
         match config::parse(&args) {
             Ok(Invocation::PrintConfig(settings)) => Ok(*settings),
             Ok(_) => Err(Failure::usage(
-                "ERROR: behind -- only options of the server's rules are understood",
+                "ERROR: after -- only options of the server's rules are understood",
             )),
             Err(error) => Err(Failure::new(error.message, error.exit_code)),
         }

@@ -156,7 +156,7 @@ impl SettingsBuilder<'_> {
         rules.tarpit = self.tarpit(rules.targrey);
     }
 
-    /// The text behind SLEEP. It is not checked here since the original takes
+    /// The text after SLEEP. It is not checked here since the original takes
     /// any; `--check` warns of what Postfix does not understand.
     fn tarpit(&mut self, is_targrey: bool) -> Option<String> {
         let given = self.typed.last(Id::Tarpit).cloned();

@@ -175,7 +175,7 @@ fn check_host(host: &str, problems: &mut Vec<String>) {
     }
 }
 
-/// Postfix wants digits behind SLEEP, and behind the comma, where the action
+/// Postfix wants digits after SLEEP, and after the comma, where the action
 /// goes without --targrey, the name of a restriction; it answers 451 to all
 /// else.
 fn check_sleep(settings: &Settings, problems: &mut Vec<String>) {

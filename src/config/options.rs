@@ -137,7 +137,7 @@ pub enum Id {
 pub struct OptionSpec {
     /// What code calls it.
     pub id: Id,
-    /// Its name, behind `--`.
+    /// Its name, after `--`.
     pub name: &'static str,
     /// Its letter.
     pub short: Option<char>,
@@ -268,7 +268,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     valued(Id::ListenQueueSize, "listen-queue-size", Integer("N"), Group::Sockets,
         "connections that may wait for their turn, at most 999", |s| show::text(s.listen_queue_size)),
     flag(Id::Exim, "exim", Group::Sockets,
-        "close the connection behind each answer, as Exim expects", |s| show::on(s.exim)),
+        "close the connection after each answer, as Exim expects", |s| show::on(s.exim)),
 
     with_short('d', flag(Id::Daemonize, "daemonize", Group::Process,
         "go to the background", |s| show::on(s.daemonize))),
@@ -298,7 +298,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     valued(Id::RetryWindow, "retry-window", Required("DAYS|HOURSh"), Group::Greylisting,
         "how long a retry is awaited, in days or hours (6h)", |s| show::text(show::window(s.rules.retry_window))),
     valued(Id::RetryCount, "retry-count", Integer("N"), Group::Greylisting,
-        "retries behind the delay before a triplet passes (0: the default)", |s| show::text(s.rules.retry_count)),
+        "retries after the delay before a triplet passes (0: the default)", |s| show::text(s.rules.retry_count)),
     valued(Id::MaxAge, "max-age", Integer("DAYS"), Group::Greylisting,
         "remove records unused for so long (0: the default)", |s| show::text(s.rules.max_age / 86400.0)),
     flag(Id::LookupBySubnet, "lookup-by-subnet", Group::Greylisting,

@@ -50,9 +50,8 @@ impl fmt::Display for Listen {
 /// How safe a commit is (`--sync`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
-    /// What has changed is flushed before the reply is sent: in the journal, or
-    /// in the database while it has none. Then a power cut may undo the last
-    /// commit, and never damages the file.
+    /// What has changed is flushed before the reply is sent. A power cut may undo
+    /// the last commit, and never damages the file.
     Commit,
     /// The system flushes when it likes; a power cut may damage the file.
     None,
@@ -100,7 +99,7 @@ pub struct Settings {
     pub s25r_except: Vec<PathBuf>,
     /// Decide, log and record, but always answer DUNNO (`--noaction`).
     pub noaction: bool,
-    /// Close the connection behind every answer (`--exim`).
+    /// Close the connection after every answer (`--exim`).
     pub exim: bool,
     /// Serve standard input and output (`--spawn`).
     pub spawn: bool,
@@ -140,7 +139,7 @@ impl Default for Settings {
             noaction: false,
             exim: false,
             spawn: false,
-            workers: 1,
+            workers: 2,
             sync: Sync::Commit,
             db_size: DB_SIZE,
             stats_file: None,

@@ -2,7 +2,7 @@
 //! values, by the grammar of the original, before anything is made of them.
 //!
 //! The grammar is that of Perl's Getopt::Long as the original sets it up:
-//! every option with one or two dashes, a value behind `=` with two dashes
+//! every option with one or two dashes, a value after `=` with two dashes
 //! only, no abbreviations, no bundles, an optional value may be the next word,
 //! and the first word that is no option ends it all. The getopts crate knows
 //! most of this but takes more than Perl in some cases and less in others, so
@@ -27,8 +27,8 @@ pub struct Typed {
 }
 
 impl Typed {
-    /// Reads a command line without the program's name. Words behind the
-    /// first that is no option (or behind `--`) are ignored, as the original
+    /// Reads a command line without the program's name. Words after the
+    /// first that is no option (or after `--`) are ignored, as the original
     /// does.
     pub fn read(args: &[OsString]) -> Typed {
         let parser = parser();
@@ -87,7 +87,7 @@ impl<'a> OptionWord<'a> {
                 Some(at) => (&rest[..=at], Some(&rest[at + 2..])),
                 None => (rest, None),
             },
-            // Behind one dash `=` is like any other character.
+            // After one dash `=` is like any other character.
             None => (word.strip_prefix(b"-")?, None),
         };
         let spec = std::str::from_utf8(name)

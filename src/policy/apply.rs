@@ -65,13 +65,26 @@ pub fn apply<R: Records>(
     Ok(outcome)
 }
 
-/// Decides a command by reading alone; `None` if it takes a write. That is so
-/// for every triplet, which is not even looked for here.
+/// What reading alone says of a command.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reading {
+    /// It is decided, and nothing has to be written.
+    Decided(Outcome),
+    /// The client is on the auto-whitelist, and its record is due to be
+    /// renewed: applying the command does that. The client need not wait for
+    /// it; if it is lost, the next request renews.
+    RenewalDue(Outcome),
+    /// It takes a write to decide it.
+    NeedsWrite,
+}
+
+/// What reading alone says of a command. A triplet always takes a write and is
+/// not even looked for here.
 pub fn apply_read_only<R: ReadRecords>(
     records: &R,
     rules: &Rules,
     command: &Command,
-) -> Result<Option<Outcome>, R::Error> {
+) -> Result<Reading, R::Error> {
     let mut outcome = Outcome::default();
     let mut client = None;
     if let Some(limit) = rules.auto_whitelist {
@@ -79,16 +92,22 @@ pub fn apply_read_only<R: ReadRecords>(
         if let Some((count, last)) = client
             && count >= limit
         {
-            return Ok((!is_renewal_due(rules, command, last)).then_some(outcome));
+            return Ok(match is_renewal_due(rules, command, last) {
+                true => Reading::RenewalDue(outcome),
+                false => Reading::Decided(outcome),
+            });
         }
     }
     if !rules.targrey || !command.is_data {
-        return Ok(None);
+        return Ok(Reading::NeedsWrite);
     }
     outcome.verdict = Verdict::TarpitPassed;
     let is_recorded = records.get(Database::Tarpit, command.address)?.is_some();
     let is_counted = rules.auto_whitelist.is_some() && is_pass_due(rules, command, client);
-    Ok((!is_recorded && !is_counted).then_some(outcome))
+    Ok(match is_recorded || is_counted {
+        true => Reading::NeedsWrite,
+        false => Reading::Decided(outcome),
+    })
 }
 
 /// True if reading alone can decide some commands of this kind: without an

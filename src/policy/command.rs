@@ -57,11 +57,6 @@ const FLAG_DATA: u8 = 1;
 const FLAG_TEST_TIME: u8 = 2;
 
 impl<'a> Command<'a> {
-    /// The number of octets [`Command::encode`] appends.
-    pub fn encoded_len(&self) -> usize {
-        COMMAND_HEADER + self.texts().iter().map(|text| text.len()).sum::<usize>()
-    }
-
     fn texts(&self) -> [&'a [u8]; 5] {
         let time = self.now.text.unwrap_or_default();
         [time, self.address, self.client, self.triplet, self.octet]
@@ -233,7 +228,6 @@ mod tests {
             };
             let mut octets = Vec::new();
             command.encode(&mut octets);
-            assert_eq!(octets.len(), command.encoded_len());
             for end in 0..octets.len() {
                 assert_eq!(Command::decode(&mut &octets[..end]), None);
             }

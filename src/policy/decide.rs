@@ -266,7 +266,7 @@ impl Policy {
         answered
     }
 
-    /// The address stands as in the auto-whitelist, behind the tarpit as sent.
+    /// The address stands as in the auto-whitelist, after the tarpit as sent.
     fn push_whitelisted_client(&self, line: &mut Vec<u8>, request: &Request, verdict: Verdict) {
         let text = request.text(Attribute::ClientAddress);
         let name = request.text(Attribute::ClientName);

@@ -24,7 +24,7 @@ pub enum Level {
     Three,
 }
 
-/// Why an action was taken, as it stands behind `reason=`.
+/// Why an action was taken, as it stands after `reason=`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reason {
     /// The client is on a whitelist of clients.

@@ -44,7 +44,7 @@ pub struct TripletRecord<'a> {
     pub first: &'a [u8],
     /// When it was last seen.
     pub last: &'a [u8],
-    /// Retries behind the delay; `None` in a record of plain postgrey.
+    /// Retries after the delay; `None` in a record of plain postgrey.
     pub count: Option<&'a [u8]>,
     /// The last octet of the latest client, empty if it is in the key.
     pub octet: &'a [u8],

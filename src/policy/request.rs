@@ -74,7 +74,7 @@ impl Attribute {
 /// The attributes of one request. The last of equal names counts.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// Values one behind the other; replaced values stay until the reset.
+    /// Values one after the other; replaced values stay until the reset.
     values: Vec<u8>,
     /// Start and end of each attribute's value.
     spans: [Option<(usize, usize)>; Attribute::COUNT],
@@ -255,8 +255,8 @@ impl RequestReader {
     }
 }
 
-/// Name and value of a line; the name starts behind the last leading `=`.
-/// `None` if there is no name or no `=` behind it.
+/// Name and value of a line; the name starts after the last leading `=`.
+/// `None` if there is no name or no `=` after it.
 fn split_attribute(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let start = line.iter().position(|&b| b != b'=')?;
     let line = &line[start..];

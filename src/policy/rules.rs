@@ -36,7 +36,7 @@ impl Compat {
         self == Compat::Targrey134
     }
 
-    /// True where a triplet passes after `--retry-count` retries behind the
+    /// True where a triplet passes after `--retry-count` retries after the
     /// delay, false where the delay alone decides.
     pub fn counts_retries(self) -> bool {
         self != Compat::Postgrey137
@@ -63,7 +63,7 @@ pub struct Rules {
     pub retry_window: f64,
     /// Seconds after which an unused record is removed (`--max-age`, 35 days).
     pub max_age: f64,
-    /// Retries behind the delay before a triplet passes (`--retry-count`, 1).
+    /// Retries after the delay before a triplet passes (`--retry-count`, 1).
     pub retry_count: f64,
     /// Which part of the address counts.
     pub lookup: Lookup,
@@ -77,7 +77,7 @@ pub struct Rules {
     /// Seconds between two counted passes of a client
     /// (`--auto-whitelist-delay`, 3600).
     pub auto_whitelist_delay: f64,
-    /// The text behind `SLEEP` (`--tarpit`, `--targrey`); `None` without a
+    /// The text after `SLEEP` (`--tarpit`, `--targrey`); `None` without a
     /// tarpit.
     pub tarpit: Option<String>,
     /// Greylist only those clients that did not wait in the tarpit
@@ -112,7 +112,7 @@ impl Default for Rules {
 pub struct Texts {
     /// The action of a greylisted request (`--greylist-action`).
     pub greylist_action: String,
-    /// The text behind it (`--greylist-text`), with `%s` and `%r`.
+    /// The text after it (`--greylist-text`), with `%s` and `%r`.
     pub greylist_text: String,
     /// The header of a passed triplet (`--x-greylist-header`), with `%t`,
     /// `%v`, `%d` and `%h`.

@@ -63,7 +63,7 @@ pub fn sha1_hex(octets: &[u8]) -> [u8; 40] {
 }
 
 /// Appends a sender without its variable parts: a BATV signature, the
-/// extension behind `+`, and whole words of digits, which become `#`. The
+/// extension after `+`, and whole words of digits, which become `#`. The
 /// domain stays as it is; a sender without `@` too.
 fn push_reduced_sender(out: &mut Vec<u8>, sender: &[u8]) {
     let Some(at) = sender.iter().position(|&b| b == b'@') else {

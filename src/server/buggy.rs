@@ -1,15 +1,16 @@
 //! A store for tests that has a bug.
 
+use crate::policy::apply::Reading;
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
-use crate::store::{Editor, Store, StoreError, Visitor};
+use crate::store::{CommitReport, Editor, Store, StoreError, Visitor};
 
 /// Panics whenever it is asked for something.
 pub struct BuggyStore;
 
 impl Store for BuggyStore {
-    fn try_read(&mut self, _: &Rules, _: &Command) -> Result<Option<Outcome>, StoreError> {
+    fn try_read(&mut self, _: &Rules, _: &Command) -> Result<Reading, StoreError> {
         panic!("a bug at reading")
     }
 
@@ -18,7 +19,7 @@ impl Store for BuggyStore {
         _: &Rules,
         _: &[Command],
         outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<CommitReport, StoreError> {
         outcomes.push(Outcome::default());
         panic!("a bug at writing")
     }
@@ -31,17 +32,7 @@ impl Store for BuggyStore {
         unreachable!()
     }
 
-    fn edit(&mut self, _: &mut Editor) -> Result<(), StoreError> {
-        unreachable!()
-    }
-
-    fn remove_expired(
-        &mut self,
-        _: &Rules,
-        _: Database,
-        _: &[Vec<u8>],
-        _: f64,
-    ) -> Result<u64, StoreError> {
+    fn edit(&mut self, _: &mut Editor) -> Result<CommitReport, StoreError> {
         unreachable!()
     }
 }

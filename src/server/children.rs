@@ -1,14 +1,31 @@
-//! The children of the master: their places, their sockets, and when another
-//! takes the place of one that has ended.
+//! The children of the master: their places, their sockets, when another takes
+//! the place of one that has ended, and what each does from its fork to its end.
 
 use std::fmt;
 use std::io;
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use crate::sys::process::Death;
+use super::commit::WRITER_PATIENCE;
+use super::commit::remote::{RemoteCommit, WriterLink};
+use super::commit::wire::ReceiveBuffer;
+use super::engine::Engine;
+use super::group_commit::GroupCommitWindow;
+use super::listener::Listeners;
+use super::shared::Shared;
+use super::worker::{Inputs, Worker};
+use super::writer::{AnswerQueue, Maintenance, Writer};
+use crate::config::settings::{Settings, Sync};
+use crate::config::whitelists;
+use crate::log::Log;
+use crate::policy::decide::Policy;
+use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
+use crate::sys::lock::LockFile;
+use crate::sys::process::{self, Death};
+use crate::sys::signals::Signals;
 
 /// A child that lives shorter than this had trouble of its own.
 const QUICK_DEATH: Duration = Duration::from_secs(1);
@@ -71,7 +88,7 @@ impl Child {
     /// its start waits longer each time.
     pub fn end(&mut self, death: &Death, now: Instant) {
         let was_quick = now.saturating_duration_since(self.started) < QUICK_DEATH;
-        let is_own_fault = !death.was_killed && !death.was_orderly;
+        let is_own_fault = !death.was_killed && death.status != Some(0);
         self.backoff = match was_quick && (is_own_fault || !self.is_ready) {
             true => (self.backoff * 2).clamp(QUICK_DEATH, MOST_BACKOFF),
             false => Duration::ZERO,
@@ -107,18 +124,141 @@ impl Links {
     }
 }
 
+/// What the start has made and the children take with them.
+pub struct Parts {
+    /// The options as they are meant.
+    pub settings: Settings,
+    /// What decides about requests.
+    pub policy: Policy,
+    /// The sockets to listen on.
+    pub listeners: Listeners,
+    /// The lock file of the database directory.
+    pub lock: LockFile,
+    /// The log.
+    pub log: Rc<Log>,
+    /// What all processes share.
+    pub shared: Shared,
+    /// The sockets between workers and writer.
+    pub links: Links,
+}
+
+impl Parts {
+    /// Does what a child does until it is told to end. `incarnation` tells it
+    /// from its predecessors.
+    pub fn run_role(
+        &mut self,
+        role: Role,
+        incarnation: u32,
+        control: UnixStream,
+        signals: Signals,
+    ) -> io::Result<()> {
+        control.set_nonblocking(true)?;
+        match role {
+            Role::Worker(place) => self.run_worker(place, incarnation, control, signals),
+            Role::Writer => self.run_writer(control, signals),
+        }
+    }
+
+    /// The environment, opened when it is first needed.
+    fn store(&self, purpose: Purpose, patience: Duration) -> io::Result<LmdbStore> {
+        let options = LmdbOptions {
+            dir: self.settings.dbdir.clone(),
+            map_size: self.settings.db_size,
+            purpose,
+            patience,
+        };
+        Ok(LmdbStore::with_lock(options, self.lock.for_child()?))
+    }
+
+    fn run_worker(
+        &mut self,
+        place: usize,
+        incarnation: u32,
+        control: UnixStream,
+        signals: Signals,
+    ) -> io::Result<()> {
+        process::raise_descriptor_limit()?;
+        let log = Rc::clone(&self.log);
+        let link = WriterLink {
+            to_writer: self.links.to_writer.0.try_clone()?,
+            from_writer: self.links.answers[place].1.try_clone()?,
+            worker: place as u8,
+            incarnation,
+        };
+        // It waits for nobody: until it gets the claim the writer reads for it.
+        let store = self.store(Purpose::Read, Duration::ZERO)?;
+        let commit = RemoteCommit::new(link, Rc::clone(&log), self.shared);
+        let policy = self.take_policy();
+        let engine = Engine::new(&self.settings, policy, Rc::clone(&log), self.shared);
+        let inputs = Inputs {
+            listeners: std::mem::take(&mut self.listeners.sockets),
+            control,
+            signals,
+        };
+        let mut worker = Worker::new(place, engine, store, commit, inputs, log, self.shared);
+        self.close_links()?;
+        worker.run()
+    }
+
+    fn run_writer(&mut self, control: UnixStream, signals: Signals) -> io::Result<()> {
+        self.listeners.sockets.clear();
+        let answers = self.links.answers.iter().map(|(send, _)| send.try_clone());
+        let purpose = match self.settings.sync {
+            Sync::Commit => Purpose::WriteFlushed,
+            Sync::None => Purpose::WriteUnflushed,
+        };
+        let mut writer = Writer {
+            queue: self.links.to_writer.1.try_clone()?,
+            answers: answers
+                .map(|socket| Ok(AnswerQueue::new(socket?)))
+                .collect::<io::Result<_>>()?,
+            control,
+            signals,
+            store: self.store(purpose, WRITER_PATIENCE)?,
+            rules: self.policy.rules.clone(),
+            log: Rc::clone(&self.log),
+            shared: self.shared,
+            generation: self.shared.writer_generation(),
+            epoch: self.shared.store_epoch(),
+            received: ReceiveBuffer::default(),
+            window: GroupCommitWindow::new(Instant::now()),
+            maintenance: Maintenance::first(Instant::now()),
+        };
+        self.close_links()?;
+        writer.run()
+    }
+
+    /// The policy for a child, which is the only one in its process.
+    fn take_policy(&mut self) -> Policy {
+        let empty = whitelists::empty(&self.settings);
+        Policy {
+            rules: self.policy.rules.clone(),
+            texts: self.policy.texts.clone(),
+            whitelists: std::mem::replace(&mut self.policy.whitelists, empty),
+            is_dry_run: self.policy.is_dry_run,
+        }
+    }
+
+    /// A child keeps only the ends it took.
+    pub fn close_links(&mut self) -> io::Result<()> {
+        self.links = Links::new(0)?;
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn death(was_killed: bool, was_orderly: bool) -> Death {
+    fn death(was_killed: bool, status: Option<i32>) -> Death {
         Death {
             pid: Pid::from_raw(1),
             how: String::new(),
+            status,
             was_killed,
-            was_orderly,
+            has_crashed: false,
         }
     }
 
@@ -136,7 +276,7 @@ mod tests {
     #[test]
     fn trouble_soon_after_the_start_makes_the_next_wait_longer() {
         let mut child = Child::new(Role::Writer, Instant::now());
-        let crash = death(false, false);
+        let crash = death(false, Some(1));
         let waits: Vec<u64> = (0..8)
             .map(|_| wait_after(&mut child, SECOND / 2, true, &crash))
             .collect();
@@ -147,7 +287,7 @@ mod tests {
 
     #[test]
     fn who_was_killed_or_asked_to_end_is_replaced_at_once() {
-        for death in [death(true, false), death(false, true)] {
+        for death in [death(true, None), death(false, Some(0))] {
             let mut child = Child::new(Role::Worker(0), Instant::now());
             assert_eq!(wait_after(&mut child, SECOND / 2, true, &death), 0);
             // But not one that never came to serve.

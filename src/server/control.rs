@@ -1,9 +1,13 @@
 //! What master and children say to each other: single octets on a socket of
 //! their own. That it ends tells each that the other is gone.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::sys::signals::Signals;
 
 /// The same request by signal to many processes is acted on once.
 const COALESCING: Duration = Duration::from_millis(200);
@@ -18,6 +22,8 @@ pub enum Message {
     Reload,
     /// From a child: it was asked by signal for statistics.
     Statistics,
+    /// From a child: the database cannot be read as it is.
+    Damaged,
     /// From the master: the writer is a new one.
     WriterReplaced,
     /// From the master to the writer: all workers have ended.
@@ -30,6 +36,7 @@ impl Message {
             Message::Ready => b'R',
             Message::Reload => b'H',
             Message::Statistics => b'U',
+            Message::Damaged => b'D',
             Message::WriterReplaced => b'W',
             Message::End => b'E',
         }
@@ -37,8 +44,8 @@ impl Message {
 
     /// The message of an octet.
     pub fn of(octet: u8) -> Option<Self> {
-        use Message::{End, Ready, Reload, Statistics, WriterReplaced};
-        let all = [Ready, Reload, Statistics, WriterReplaced, End];
+        use Message::{Damaged, End, Ready, Reload, Statistics, WriterReplaced};
+        let all = [Ready, Reload, Statistics, Damaged, WriterReplaced, End];
         all.into_iter().find(|message| message.octet() == octet)
     }
 }
@@ -46,6 +53,40 @@ impl Message {
 /// Sends a message.
 pub fn send(mut socket: &UnixStream, message: Message) -> io::Result<()> {
     socket.write_all(&[message.octet()])
+}
+
+/// The messages that have come; `None` when the other end is gone.
+pub fn receive(mut socket: &UnixStream) -> Option<Vec<Message>> {
+    let mut octets = [0; 64];
+    match socket.read(&mut octets) {
+        Ok(0) => None,
+        Ok(length) => Some(
+            octets[..length]
+                .iter()
+                .filter_map(|&o| Message::of(o))
+                .collect(),
+        ),
+        Err(_) => Some(Vec::new()),
+    }
+}
+
+/// Passes signals on to the master, who acts on them for all; true if one of
+/// them told this process to end.
+pub fn pass_on(signals: &mut Signals, socket: &UnixStream) -> bool {
+    let mut is_told_to_end = false;
+    for signal in signals.take() {
+        let message = match signal {
+            Signal::SIGHUP => Message::Reload,
+            Signal::SIGUSR1 => Message::Statistics,
+            _ => {
+                is_told_to_end = true;
+                continue;
+            }
+        };
+        // If the master is gone, so are we soon.
+        let _ = send(socket, message);
+    }
+    is_told_to_end
 }
 
 /// A request that may come from several processes at once.

@@ -2,158 +2,61 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Everything that is counted since the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // each is described in TABLE
-pub enum Counter {
-    Requests,
-    PassClientWhitelist,
-    PassRecipientWhitelist,
-    PassNotS25r,
-    PassClientAwl,
-    PassTriplet,
-    PassHeader,
-    GreylistNew,
-    GreylistEarly,
-    Tarpitted,
-    TarpitPassed,
-    ClientsWhitelisted,
-    Unusable,
-    TooLarge,
-    Unrecognized,
-    Garbage,
-    StoreErrors,
-    Bugs,
-    WriterSilent,
-    BadRecords,
-    Batches,
-    BatchedCommands,
-    LargestBatch,
-    StoreMicroseconds,
-    Connections,
-    Stalled,
-    DescriptorsOut,
-    ChildrenDied,
+/// Makes the counters and their table of one list: name, word, meaning.
+macro_rules! counters {
+    ($($name:ident = $word:literal: $meaning:literal,)*) => {
+        /// Everything that is counted since the start.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)] // each has its meaning in the list
+        pub enum Counter { $($name,)* }
+
+        impl Counter {
+            /// Each counter, its word in the outputs, and its meaning.
+            const TABLE: &[(Counter, &str, &str)] = &[$((Counter::$name, $word, $meaning),)*];
+            /// How many there are.
+            pub const COUNT: usize = Counter::TABLE.len();
+        }
+    };
 }
 
-/// Each counter's name and meaning.
-const TABLE: [(Counter, &str, &str); Counter::COUNT] = [
-    (Counter::Requests, "requests", "Requests answered"),
-    (
-        Counter::PassClientWhitelist,
-        "pass_client_whitelist",
-        "Passed: client whitelist",
-    ),
-    (
-        Counter::PassRecipientWhitelist,
-        "pass_recipient_whitelist",
-        "Passed: recipient whitelist",
-    ),
-    (Counter::PassNotS25r, "pass_not_s25r", "Passed: not S25R"),
-    (
-        Counter::PassClientAwl,
-        "pass_client_awl",
-        "Passed: client auto-whitelist",
-    ),
-    (
-        Counter::PassTriplet,
-        "pass_triplet",
-        "Passed: triplet found",
-    ),
-    (Counter::PassHeader, "pass_header", "Passed with a header"),
-    (
-        Counter::GreylistNew,
-        "greylist_new",
-        "Greylisted: new triplet",
-    ),
-    (
-        Counter::GreylistEarly,
-        "greylist_early_retry",
-        "Greylisted: early retry",
-    ),
-    (Counter::Tarpitted, "tarpitted", "Sent to the tarpit"),
-    (
-        Counter::TarpitPassed,
-        "tarpit_passed",
-        "DATA after the tarpit",
-    ),
-    (
-        Counter::ClientsWhitelisted,
-        "clients_whitelisted",
-        "Clients put on the auto-whitelist",
-    ),
-    (
-        Counter::Unusable,
-        "unusable",
-        "Missing attributes or bad addresses",
-    ),
-    (Counter::TooLarge, "too_large", "Requests beyond the bounds"),
-    (
-        Counter::Unrecognized,
-        "unrecognized",
-        "Requests of another type",
-    ),
-    (Counter::Garbage, "garbage", "Lines that are no attribute"),
-    (
-        Counter::StoreErrors,
-        "store_errors",
-        "Requests the store failed",
-    ),
-    (
-        Counter::Bugs,
-        "bugs",
-        "Requests and batches that met a bug of the program",
-    ),
-    (
-        Counter::WriterSilent,
-        "writer_silent",
-        "Commands the writer did not answer in time",
-    ),
-    (
-        Counter::BadRecords,
-        "bad_records",
-        "Records that could not be read",
-    ),
-    (Counter::Batches, "batches", "Transactions"),
-    (
-        Counter::BatchedCommands,
-        "batched_commands",
-        "Commands in them",
-    ),
-    (
-        Counter::LargestBatch,
-        "largest_batch",
-        "Commands in the largest one",
-    ),
-    (
-        Counter::StoreMicroseconds,
-        "store_microseconds",
-        "Time spent in them",
-    ),
-    (Counter::Connections, "connections", "Connections accepted"),
-    (
-        Counter::Stalled,
-        "stalled",
-        "Connections closed since they did not read",
-    ),
-    (
-        Counter::DescriptorsOut,
-        "descriptors_out",
-        "Times descriptors ran out",
-    ),
-    (Counter::ChildrenDied, "children_died", "Children replaced"),
-];
-
-impl Counter {
-    /// How many there are.
-    pub const COUNT: usize = Counter::ChildrenDied as usize + 1;
+counters! {
+    Requests = "requests": "Requests answered",
+    PassClientWhitelist = "pass_client_whitelist": "Passed: client whitelist",
+    PassRecipientWhitelist = "pass_recipient_whitelist": "Passed: recipient whitelist",
+    PassNotS25r = "pass_not_s25r": "Passed: not S25R",
+    PassClientAwl = "pass_client_awl": "Passed: client auto-whitelist",
+    PassTriplet = "pass_triplet": "Passed: triplet found",
+    PassHeader = "pass_header": "Passed with a header",
+    GreylistNew = "greylist_new": "Greylisted: new triplet",
+    GreylistEarly = "greylist_early_retry": "Greylisted: early retry",
+    Tarpitted = "tarpitted": "Sent to the tarpit",
+    TarpitPassed = "tarpit_passed": "DATA after the tarpit",
+    ClientsWhitelisted = "clients_whitelisted": "Clients put on the auto-whitelist",
+    Unusable = "unusable": "Missing attributes or bad addresses",
+    TooLarge = "too_large": "Requests beyond the bounds",
+    Unrecognized = "unrecognized": "Requests of another type",
+    Garbage = "garbage": "Lines that are no attribute",
+    StoreErrors = "store_errors": "Requests the store failed",
+    Bugs = "bugs": "Requests and batches that met a bug of the program",
+    WriterSilent = "writer_silent": "Commands the writer did not answer in time",
+    AnswersDelayed = "answers_delayed": "Answers of the writer that a worker did not take at once",
+    BadRecords = "bad_records": "Records that could not be read",
+    Batches = "batches": "Transactions",
+    BatchedCommands = "batched_commands": "Commands in them",
+    LargestBatch = "largest_batch": "Commands in the largest one",
+    StoreMicroseconds = "store_microseconds": "Time spent in them",
+    Connections = "connections": "Connections accepted",
+    Stalled = "stalled": "Connections closed since they did not read",
+    IdleClosed = "idle_closed": "Idle connections closed since descriptors ran out",
+    DescriptorsOut = "descriptors_out": "Times descriptors ran out",
+    ChildrenDied = "children_died": "Children replaced",
 }
 
 /// The counters and the number of connections of each worker.
 #[derive(Clone, Copy, Debug)]
 pub struct Counters {
     counts: &'static [AtomicU64; Counter::COUNT],
-    /// One a worker: 0 if it is not there, else its connections and 1.
+    /// One a worker: 0 if it takes no more, else its connections and 1.
     workers: &'static [AtomicU64],
 }
 
@@ -185,35 +88,31 @@ impl Counters {
         self.counts[counter as usize].load(Ordering::Relaxed)
     }
 
-    /// Tells the others how many connections a worker has; `None`: it is gone.
+    /// Tells the others how many connections a worker has; `None`: it takes no
+    /// more.
     pub fn set_connections(&self, worker: usize, connections: Option<usize>) {
+        let present = connections.map_or(0, |count| count as u64 + 1);
         if let Some(cell) = self.workers.get(worker) {
-            cell.store(
-                connections.map_or(0, |count| count as u64 + 1),
-                Ordering::Relaxed,
-            );
+            cell.store(present, Ordering::Relaxed);
         }
     }
 
     /// The connections of the worker that has the fewest; `None` without one.
     pub fn fewest_connections(&self) -> Option<usize> {
-        let connections = self.workers.iter().map(|cell| cell.load(Ordering::Relaxed));
-        connections
-            .filter(|&count| count > 0)
-            .min()
-            .map(|count| count as usize - 1)
+        let present = self.workers.iter().map(|cell| cell.load(Ordering::Relaxed));
+        let fewest = present.filter(|&count| count > 0).min()?;
+        Some(fewest as usize - 1)
     }
 
     fn connections(&self) -> impl Iterator<Item = u64> {
-        self.workers
-            .iter()
-            .map(|cell| cell.load(Ordering::Relaxed).saturating_sub(1))
+        let present = self.workers.iter().map(|cell| cell.load(Ordering::Relaxed));
+        present.map(|count| count.saturating_sub(1))
     }
 
     /// All of it in one line.
     pub fn line(&self) -> String {
         let mut line = String::from("statistics:");
-        for (counter, name, _) in TABLE {
+        for &(counter, name, _) in Counter::TABLE {
             line.push_str(&format!(" {name}={}", self.get(counter)));
         }
         let connections: Vec<String> = self.connections().map(|count| count.to_string()).collect();
@@ -224,7 +123,7 @@ impl Counters {
     /// All of it in the text format of Prometheus.
     pub fn prometheus(&self) -> String {
         let mut text = String::new();
-        for (counter, name, meaning) in TABLE {
+        for &(counter, name, meaning) in Counter::TABLE {
             let (kind, suffix) = match counter {
                 Counter::LargestBatch => ("gauge", ""),
                 _ => ("counter", "_total"),
@@ -261,7 +160,7 @@ mod tests {
 
     #[test]
     fn every_counter_has_its_row() {
-        for (index, (counter, ..)) in TABLE.into_iter().enumerate() {
+        for (index, &(counter, ..)) in Counter::TABLE.iter().enumerate() {
             assert_eq!(counter as usize, index);
         }
     }

@@ -1,21 +1,23 @@
 //! From the bytes of a connection to replies: what workers and spawned
 //! sessions have in common.
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use super::contained;
 use super::counters::Counter;
 use super::shared::Shared;
 use crate::config::VERSION;
 use crate::config::settings::Settings;
 use crate::config::whitelists;
 use crate::log::{Level, Log};
+use crate::policy::apply::Reading;
 use crate::policy::command::{Outcome, Verdict};
 use crate::policy::decide::{Decision, Examined, Policy, Surroundings};
 use crate::policy::request::{Attribute, Event, RequestReader};
 use crate::policy::triplet::Keys;
-use crate::store::Store;
+use crate::store::{ErrorKind, Store};
 use crate::sys::clock;
+use crate::sys::process::contain_panic;
 
 /// Octets of unsent replies beyond which no further request of a connection is
 /// looked at: the peer has to read first.
@@ -32,9 +34,29 @@ pub enum Advance {
     NeedOutput,
     /// The request of the reader waits for its command to be committed.
     NeedCommit,
-    /// The connection is to be closed behind its replies (`--exim`, or a bug
+    /// The connection is to be closed after its replies (`--exim`, or a bug
     /// of ours after which nobody knows what its input means).
     Close,
+}
+
+/// Replies that the peer has not got yet.
+#[derive(Debug, Default)]
+pub struct Replies {
+    /// Their octets.
+    pub octets: Vec<u8>,
+    /// The last one makes Postfix sleep: it will be silent for a while.
+    pub last_is_sleep: bool,
+}
+
+/// The commands that came of requests, encoded.
+#[derive(Debug, Default)]
+pub struct Commands {
+    /// The one its request waits for, on [`Advance::NeedCommit`].
+    pub needed: Vec<u8>,
+    /// Those that renew records and that nobody waits for.
+    pub renewals: Vec<Vec<u8>>,
+    /// Some of those are on their way: what is read may be older than they are.
+    pub has_renewals_under_way: bool,
 }
 
 /// Everything that turns requests into replies but the store.
@@ -44,6 +66,8 @@ pub struct Engine {
     keys: Keys,
     /// Where log lines are made.
     line: Vec<u8>,
+    /// Reading has met damage since this was last asked.
+    has_met_damage: bool,
     log: Rc<Log>,
     shared: Shared,
 }
@@ -56,6 +80,7 @@ impl Engine {
             policy,
             keys: Keys::default(),
             line: Vec::new(),
+            has_met_damage: false,
             log,
             shared,
         }
@@ -81,127 +106,149 @@ impl Engine {
         }
     }
 
-    /// Handles requests until something is missing. Replies go to `output`; on
-    /// [`Advance::NeedCommit`] the command is in `command`, encoded.
+    /// True once after reading has met damage.
+    pub fn take_damage(&mut self) -> bool {
+        std::mem::take(&mut self.has_met_damage)
+    }
+
+    /// Handles requests until something is missing. Without a store, since it is
+    /// being verified, requests that need it pass. On [`Advance::NeedCommit`] the
+    /// command is in `commands`.
     pub fn advance(
         &mut self,
-        store: &mut dyn Store,
+        mut store: Option<&mut dyn Store>,
         reader: &mut RequestReader,
         input: &mut &[u8],
-        output: &mut Vec<u8>,
-        command: &mut Vec<u8>,
+        replies: &mut Replies,
+        commands: &mut Commands,
     ) -> Advance {
         loop {
-            if output.len() >= MAX_OUTPUT {
+            if replies.octets.len() >= MAX_OUTPUT {
                 return Advance::NeedOutput;
             }
-            let start = output.len();
-            let stepped = contained(|| self.step(store, reader, input, output, command));
+            let start = replies.octets.len();
+            // The lifetime behind the reference is shortened for one turn.
+            let store: Option<&mut dyn Store> = match &mut store {
+                Some(store) => Some(&mut **store),
+                None => None,
+            };
+            let stepped = contain_panic(|| self.step(store, reader, input, replies, commands));
             match stepped {
-                Some(None) => {}
-                Some(Some(end)) => return end,
-                None => return self.answer_bug(start, output),
+                Some(ControlFlow::Continue(())) => {}
+                Some(ControlFlow::Break(end)) => return end,
+                None => return self.answer_bug(start, replies),
             }
         }
     }
 
-    /// Handles one event of the input; `None`: there may be more.
+    /// Handles one event of the input.
     fn step(
         &mut self,
-        store: &mut dyn Store,
+        store: Option<&mut dyn Store>,
         reader: &mut RequestReader,
         input: &mut &[u8],
-        output: &mut Vec<u8>,
-        command: &mut Vec<u8>,
-    ) -> Option<Advance> {
+        replies: &mut Replies,
+        commands: &mut Commands,
+    ) -> ControlFlow<Advance> {
         let Some(event) = reader.next_event(input) else {
-            return Some(Advance::NeedInput);
+            return ControlFlow::Break(Advance::NeedInput);
         };
-        let next = match event {
-            Event::Request => match self.decide(store, reader, command) {
-                Some(decision) => self.answer(reader, &decision, output),
-                None => Advance::NeedCommit,
+        match event {
+            Event::Request => match self.decide(store, reader, commands) {
+                Some(decision) => self.answer(reader, &decision, replies),
+                None => ControlFlow::Break(Advance::NeedCommit),
             },
             Event::TooLarge(limit) => {
                 self.shared.counters.add(Counter::TooLarge, 1);
                 self.log
                     .complain(&format!("request not looked at: {limit}"));
-                output.extend_from_slice(NO_OPINION);
-                self.behind_reply()
+                replies.octets.extend_from_slice(NO_OPINION);
+                self.after_reply()
             }
             Event::Unrecognized => {
                 self.shared.counters.add(Counter::Unrecognized, 1);
                 let kind = reader.request().text(Attribute::Request);
                 let line = [b"unrecognized request type: '", kind, b"'"].concat();
                 self.log.write(Level::Zero, &line);
-                Advance::NeedInput
+                ControlFlow::Continue(())
             }
             Event::Garbage(shown) => {
                 self.shared.counters.add(Counter::Garbage, 1);
                 let line = [b"ignoring garbage: <", &shown[..], b">"].concat();
                 self.log.write(Level::One, &line);
-                Advance::NeedInput
-            }
-        };
-        (next != Advance::NeedInput).then_some(next)
-    }
-
-    /// Decides a request if that takes no write; else encodes its command.
-    fn decide(
-        &mut self,
-        store: &mut dyn Store,
-        reader: &RequestReader,
-        command: &mut Vec<u8>,
-    ) -> Option<Decision> {
-        let asked = match self
-            .policy
-            .examine(reader.request(), clock::seconds(), &mut self.keys)
-        {
-            Examined::Decided(decision) => return Some(decision),
-            Examined::NeedsStore(asked) => asked,
-        };
-        match store.try_read(&self.policy.rules, &asked) {
-            Ok(Some(outcome)) => Some(Decision::Stored(outcome)),
-            Ok(None) => {
-                command.clear();
-                asked.encode(command);
-                None
-            }
-            Err(error) => {
-                self.log.complain(&error.to_string());
-                Some(Decision::StoreFailed)
+                ControlFlow::Continue(())
             }
         }
     }
 
+    /// Decides a request if that takes no write; else encodes its command. What
+    /// cannot be read is left to whoever commits, who says what is wrong.
+    fn decide(
+        &mut self,
+        store: Option<&mut dyn Store>,
+        reader: &RequestReader,
+        commands: &mut Commands,
+    ) -> Option<Decision> {
+        let command = match self
+            .policy
+            .examine(reader.request(), clock::seconds(), &mut self.keys)
+        {
+            Examined::Decided(decision) => return Some(decision),
+            Examined::NeedsStore(command) => command,
+        };
+        let Some(store) = store else {
+            return Some(Decision::StoreFailed);
+        };
+        match store.try_read(&self.policy.rules, &command) {
+            Ok(Reading::Decided(outcome)) if !commands.has_renewals_under_way => {
+                return Some(Decision::Stored(outcome));
+            }
+            // A command that finds nothing to renew changes nothing.
+            Ok(Reading::Decided(outcome) | Reading::RenewalDue(outcome)) => {
+                let mut renewal = Vec::new();
+                command.encode(&mut renewal);
+                commands.renewals.push(renewal);
+                return Some(Decision::Stored(outcome));
+            }
+            Ok(Reading::NeedsWrite) => {}
+            Err(error) if error.kind == ErrorKind::Damage => self.has_met_damage = true,
+            Err(error) if error.kind == ErrorKind::Busy => {}
+            Err(error) => self.log.complain_about(error.cause(), &error.to_string()),
+        }
+        commands.needed.clear();
+        command.encode(&mut commands.needed);
+        None
+    }
+
     /// Answers the request that waited for its command; `None`: it failed.
+    /// [`ControlFlow::Continue`]: the connection goes on.
     pub fn finish(
         &mut self,
         reader: &RequestReader,
         outcome: Option<Outcome>,
-        output: &mut Vec<u8>,
-    ) -> Advance {
+        replies: &mut Replies,
+    ) -> ControlFlow<Advance> {
         let decision = outcome.map_or(Decision::StoreFailed, Decision::Stored);
-        let start = output.len();
-        contained(|| self.answer(reader, &decision, output))
-            .unwrap_or_else(|| self.answer_bug(start, output))
+        let start = replies.octets.len();
+        contain_panic(|| self.answer(reader, &decision, replies))
+            .unwrap_or_else(|| ControlFlow::Break(self.answer_bug(start, replies)))
     }
 
     /// Answers a request at which the program failed, in place of what it may
     /// have written of a reply. The mail shall not suffer from it, nor the
     /// other connections.
-    fn answer_bug(&self, start: usize, output: &mut Vec<u8>) -> Advance {
+    fn answer_bug(&self, start: usize, replies: &mut Replies) -> Advance {
         self.shared.counters.add(Counter::Bugs, 1);
-        output.truncate(start);
-        output.extend_from_slice(NO_OPINION);
+        replies.octets.truncate(start);
+        replies.octets.extend_from_slice(NO_OPINION);
         Advance::Close
     }
 
-    /// What comes behind a reply.
-    fn behind_reply(&self) -> Advance {
+    /// What comes after a reply.
+    fn after_reply(&self) -> ControlFlow<Advance> {
         match self.settings.exim {
-            true => Advance::Close,
-            false => Advance::NeedInput,
+            true => ControlFlow::Break(Advance::Close),
+            false => ControlFlow::Continue(()),
         }
     }
 
@@ -209,8 +256,8 @@ impl Engine {
         &mut self,
         reader: &RequestReader,
         decision: &Decision,
-        output: &mut Vec<u8>,
-    ) -> Advance {
+        replies: &mut Replies,
+    ) -> ControlFlow<Advance> {
         self.count(decision);
         let surroundings = Surroundings {
             instances: self.shared.instances,
@@ -222,16 +269,17 @@ impl Engine {
             reader.request(),
             decision,
             &surroundings,
-            output,
+            &mut replies.octets,
             &mut self.line,
             &mut |level, line| {
                 log.write(level, line);
             },
         );
+        replies.last_is_sleep = answered.is_sleep;
         if answered.has_header {
             self.shared.counters.add(Counter::PassHeader, 1);
         }
-        self.behind_reply()
+        self.after_reply()
     }
 
     fn count(&self, decision: &Decision) {
@@ -266,10 +314,25 @@ impl Engine {
     }
 }
 
+/// The policy with its whitelists; what is wrong with these is logged.
+pub fn load_policy(settings: &Settings, log: &Log) -> Policy {
+    let loaded = whitelists::load(settings);
+    for problem in &loaded.problems {
+        log.complain(&problem.text);
+    }
+    Policy {
+        rules: settings.rules.clone(),
+        texts: settings.texts.clone(),
+        whitelists: loaded.whitelists,
+        is_dry_run: settings.noaction,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::log::Sinks;
+    use crate::policy::record::Database;
     use crate::server::buggy::BuggyStore;
     use crate::store::memory::MemoryStore;
 
@@ -292,36 +355,79 @@ mod tests {
     #[test]
     fn a_bug_costs_one_connection_one_request() {
         let mut engine = engine();
-        let (mut output, mut command) = (b"action=before\n\n".to_vec(), Vec::new());
+        let mut replies = Replies {
+            octets: b"action=before\n\n".to_vec(),
+            ..Replies::default()
+        };
+        let mut commands = Commands::default();
         let mut reader = RequestReader::default();
         let two = [REQUEST, REQUEST].concat();
         let next = engine.advance(
-            &mut BuggyStore,
+            Some(&mut BuggyStore),
             &mut reader,
             &mut &two[..],
-            &mut output,
-            &mut command,
+            &mut replies,
+            &mut commands,
         );
         assert_eq!(next, Advance::Close);
-        assert_eq!(output, b"action=before\n\naction=DUNNO\n\n");
+        assert_eq!(replies.octets, b"action=before\n\naction=DUNNO\n\n");
         assert_eq!(engine.shared.counters.get(Counter::Bugs), 1);
 
         let mut reader = RequestReader::default();
         let next = engine.advance(
-            &mut MemoryStore::default(),
+            Some(&mut MemoryStore::default()),
             &mut reader,
             &mut &REQUEST[..],
-            &mut output,
-            &mut command,
+            &mut replies,
+            &mut commands,
         );
         assert_eq!(next, Advance::NeedCommit);
         let outcome = Outcome {
             verdict: Verdict::TarpitPassed,
             ..Outcome::default()
         };
-        output.clear();
-        let next = engine.finish(&reader, Some(outcome), &mut output);
+        replies.octets.clear();
+        let next = engine.finish(&reader, Some(outcome), &mut replies);
+        assert_eq!(next, ControlFlow::Continue(()));
+        assert_eq!(replies.octets, b"action=DUNNO\n\n");
+    }
+
+    #[test]
+    fn a_client_whose_renewal_is_due_does_not_wait_for_it() {
+        let mut engine = engine();
+        let mut asked = |value: &[u8]| {
+            let mut store = MemoryStore::default();
+            store.insert(Database::Clients, b"192.0.2.1", value);
+            let (mut replies, mut commands) = (Replies::default(), Commands::default());
+            let next = engine.advance(
+                Some(&mut store),
+                &mut RequestReader::default(),
+                &mut &REQUEST[..],
+                &mut replies,
+                &mut commands,
+            );
+            (next, replies.octets, commands.renewals.len())
+        };
+        let dunno = b"action=DUNNO\n\n".to_vec();
+        assert_eq!(asked(b"5,1000"), (Advance::NeedInput, dunno.clone(), 1));
+        let now = format!("5,{}", clock::seconds());
+        assert_eq!(asked(now.as_bytes()), (Advance::NeedInput, dunno, 0));
+        assert_eq!(asked(b"4,1000"), (Advance::NeedCommit, Vec::new(), 0));
+    }
+
+    #[test]
+    fn what_needs_the_store_passes_while_there_is_none() {
+        let mut engine = engine();
+        let (mut replies, mut commands) = (Replies::default(), Commands::default());
+        let next = engine.advance(
+            None,
+            &mut RequestReader::default(),
+            &mut &REQUEST[..],
+            &mut replies,
+            &mut commands,
+        );
         assert_eq!(next, Advance::NeedInput);
-        assert_eq!(output, b"action=DUNNO\n\n");
+        assert_eq!(replies.octets, b"action=DUNNO\n\n");
+        assert_eq!(engine.shared.counters.get(Counter::StoreErrors), 1);
     }
 }

@@ -1,26 +1,19 @@
 //! The sockets the server listens on: made by the master, shared by workers.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::FileTypeExt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
-use super::StartError;
+use super::start_error::StartError;
 use crate::config::settings::{Listen, Settings};
 use crate::sys::errors::describe;
 use crate::sys::process::{self, Identity};
-use crate::sys::socket;
+use crate::sys::socket::{self, addresses_of, is_family_missing, patiently, remove_stale_socket};
 
 /// Sockets to listen on at most: a worker looks at all of them each turn.
 pub const MAX_LISTENERS: usize = 64;
-
-/// How long a start waits for sockets that are in use: the orphaned workers of
-/// a killed master let go of them in less.
-const PATIENCE: Duration = Duration::from_secs(3);
-const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Listening sockets.
 #[derive(Default)]
@@ -166,56 +159,6 @@ impl Listeners {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-/// Tries again for a while as long as the address is in use.
-fn patiently(mut bind: impl FnMut() -> io::Result<Socket>) -> io::Result<Socket> {
-    let start = Instant::now();
-    loop {
-        match bind() {
-            Err(error)
-                if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < PATIENCE =>
-            {
-                std::thread::sleep(RETRY_INTERVAL);
-            }
-            result => return result,
-        }
-    }
-}
-
-/// A socket nobody listens on is removed; one that is in use is an error, and
-/// so is anything else of that name.
-fn remove_stale_socket(path: &Path) -> io::Result<()> {
-    let metadata = match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        metadata => metadata?,
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(io::Error::from_raw_os_error(libc::EEXIST));
-    }
-    if socket::is_unix_socket_alive(path) {
-        return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
-    }
-    std::fs::remove_file(path)
-}
-
-/// The addresses of a host. That of localhost is known (RFC 6761, section 6.3)
-/// where no file and no name server knows it.
-fn addresses_of(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    match (host, port).to_socket_addrs() {
-        Err(_) if host == "localhost" => Ok(vec![
-            SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
-        ]),
-        found => found.map(Iterator::collect),
-    }
-}
-
-fn is_family_missing(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT)
-    )
 }
 
 fn inet_error(host: &str, port: u16, error: &io::Error) -> StartError {

@@ -1,5 +1,5 @@
-//! What all processes of a server share: instances, counters, complaints, and
-//! the wish for maintenance.
+//! What all processes of a server share: instances, counters, complaints,
+//! whether the database may be used, and which writer is the present one.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -19,37 +19,86 @@ pub struct Shared {
     pub counters: Counters,
     /// Which complaints were made lately.
     pub complaints: Complaints,
-    expiry_wanted: &'static AtomicU64,
+    /// Even: the database may be used; odd: it is being verified.
+    store_epoch: &'static AtomicU64,
+    writer_generation: &'static AtomicU64,
+}
+
+/// How often the database was taken out of use, and put into use again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreEpoch(u64);
+
+impl StoreEpoch {
+    /// True if the database may be used.
+    pub fn is_usable(self) -> bool {
+        self.0.is_multiple_of(2)
+    }
 }
 
 impl Shared {
     /// Shared memory for this process and the children it forks from now on.
     pub fn new(workers: usize) -> io::Result<Self> {
-        const FIXED: usize = Instances::CELLS + Counter::COUNT + Complaints::CELLS + 1;
+        const FIXED: usize = Instances::CELLS + Counter::COUNT + Complaints::CELLS + 2;
         let count = NonZeroUsize::new(FIXED + workers).unwrap_or(NonZeroUsize::MIN);
         let cells = sys::shared::share_cells(count)?;
         let split = || -> Option<Self> {
             let (instances, rest) = cells.split_first_chunk()?;
             let (counts, rest) = rest.split_first_chunk()?;
             let (complaints, rest) = rest.split_first_chunk()?;
-            let ([expiry_wanted], workers) = rest.split_first_chunk()?;
+            let ([store_epoch, writer_generation], workers) = rest.split_first_chunk()?;
             Some(Shared {
                 instances: Instances::new(instances),
                 counters: Counters::new(counts, workers),
                 complaints: Complaints::new(complaints),
-                expiry_wanted,
+                store_epoch,
+                writer_generation,
             })
         };
         split().ok_or_else(|| io::Error::other("too few cells"))
     }
 
-    /// Asks the writer for maintenance now.
-    pub fn want_expiry(&self) {
-        self.expiry_wanted.store(1, Ordering::Relaxed);
+    /// Whether the database may be used. When this has changed a process opens
+    /// its environment anew.
+    pub fn store_epoch(&self) -> StoreEpoch {
+        StoreEpoch(self.store_epoch.load(Ordering::Relaxed))
     }
 
-    /// True once after [`Shared::want_expiry`].
-    pub fn take_expiry_wanted(&self) -> bool {
-        self.expiry_wanted.swap(0, Ordering::Relaxed) != 0
+    /// Takes the database out of use, or puts it into use again.
+    pub fn set_store_usable(&self, is_usable: bool) {
+        // The parity says what holds: the second to say it changes nothing.
+        let change = |epoch: u64| (StoreEpoch(epoch).is_usable() != is_usable).then_some(epoch + 1);
+        let relaxed = Ordering::Relaxed;
+        let _ = self.store_epoch.fetch_update(relaxed, relaxed, change);
+    }
+
+    /// Tells the present writer from those before it.
+    pub fn writer_generation(&self) -> u32 {
+        self.writer_generation.load(Ordering::Relaxed) as u32
+    }
+
+    /// The generation of a writer that is about to start.
+    pub fn next_writer_generation(&self) -> u32 {
+        (self.writer_generation.fetch_add(1, Ordering::Relaxed) + 1) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_database_is_taken_out_of_use_once() {
+        let shared = Shared::new(1).unwrap();
+        let first = shared.store_epoch();
+        assert!(first.is_usable());
+        shared.set_store_usable(true);
+        assert_eq!(shared.store_epoch(), first);
+        for _ in 0..2 {
+            shared.set_store_usable(false);
+            assert!(!shared.store_epoch().is_usable());
+        }
+        shared.set_store_usable(true);
+        assert!(shared.store_epoch().is_usable());
+        assert_ne!(shared.store_epoch(), first);
     }
 }

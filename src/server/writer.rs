@@ -1,30 +1,32 @@
-//! The writer: owns the daemon's write transactions.
+//! The writer: the only process of the daemon that commits.
 //!
 //! It drains its queue, applies everything in one transaction, commits, and
-//! answers each worker in one datagram. Between its batches it does the
+//! answers each worker in few datagrams. Between its batches it does the
 //! maintenance, in slices. If it dies, the master starts another, and the
 //! workers send again.
 
-use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
-use super::commit::{apply_counted, tell_of_journal};
+use super::commit::apply_counted;
+use super::commit::remote::is_overdue;
+use super::commit::wire::{Arrived, MAX_ANSWERS, ReceiveBuffer, begin_answers, push_answer};
 use super::control::{self, Message};
-use super::datagram::{Answers, Inbox, MAX_ANSWERS, Parcel, Tag};
-use super::pace::Pace;
-use super::shared::Shared;
+use super::counters::Counter;
+use super::group_commit::GroupCommitWindow;
+use super::shared::{Shared, StoreEpoch};
 use crate::log::{Level, Log};
 use crate::policy::command::{Command, Outcome};
+use crate::policy::record::Database;
 use crate::policy::rules::Rules;
 use crate::store::expiry::{Expiry, Progress, finished_line};
 use crate::store::lmdb::LmdbStore;
+use crate::store::{CommitReport, ErrorKind, StoreError};
 use crate::sys::clock;
-use crate::sys::lock::{Claim, LockFile};
+use crate::sys::lock::Claim;
 use crate::sys::poll::{self, Interest, PollSet};
 use crate::sys::signals::Signals;
 
@@ -32,56 +34,100 @@ use crate::sys::signals::Signals;
 const FIRST_EXPIRY: Duration = Duration::from_secs(60);
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long the writer stays when the master is gone: the workers finish first.
-const FAREWELL: Duration = Duration::from_secs(1);
+const ORPHAN_GRACE: Duration = Duration::from_secs(1);
+/// Datagrams that are kept for a worker that does not take them. An answer is of
+/// no use after a second, so the oldest go first.
+const MOST_KEPT: usize = 256;
 
+/// Places in the poll set; those of the workers' sockets follow.
 const SIGNALS: usize = 0;
 const CONTROL: usize = 1;
 const QUEUE: usize = 2;
+const ANSWERS: usize = 3;
 
 /// The writer process.
 pub struct Writer {
     /// Commands come out of here.
     pub queue: UnixDatagram,
     /// Outcomes go in here, one socket for each worker.
-    pub answers: Vec<UnixDatagram>,
+    pub answers: Vec<AnswerQueue>,
     /// Master's messages.
     pub control: UnixStream,
     /// Signals; only the master's words end the writer.
     pub signals: Signals,
     /// The environment.
     pub store: LmdbStore,
-    /// Held while it writes.
-    pub lock: LockFile,
     /// The numbers and switches that decide.
     pub rules: Rules,
     /// Its log.
     pub log: Rc<Log>,
     /// What all processes share.
     pub shared: Shared,
+    /// Tells it from the writers before.
+    pub generation: u32,
+    /// When the database was last put in use or out of use.
+    pub epoch: StoreEpoch,
     /// What came out of the queue and is not committed yet.
-    pub inbox: Inbox,
+    pub received: ReceiveBuffer,
     /// How long to wait for more of it.
-    pub pace: Pace,
+    pub window: GroupCommitWindow,
+    /// When records are expired.
+    pub maintenance: Maintenance,
+}
+
+/// The way of the answers to a worker.
+pub struct AnswerQueue {
+    socket: UnixDatagram,
+    /// What the socket did not take yet.
+    kept: VecDeque<Vec<u8>>,
+}
+
+impl AnswerQueue {
+    /// Answers go into this socket, non-blocking.
+    pub fn new(socket: UnixDatagram) -> Self {
+        AnswerQueue {
+            socket,
+            kept: VecDeque::new(),
+        }
+    }
+
+    /// Sends a datagram, or keeps it for later: false then.
+    fn send(&mut self, datagram: &[u8]) -> bool {
+        if self.kept.is_empty() && self.socket.send(datagram).is_ok() {
+            return true;
+        }
+        if self.kept.len() >= MOST_KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(datagram.to_vec());
+        false
+    }
+
+    /// Sends what was kept.
+    fn send_kept(&mut self) {
+        while let Some(datagram) = self.kept.front() {
+            match self.socket.send(datagram) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return,
+                _ => self.kept.pop_front(),
+            };
+        }
+    }
 }
 
 /// Maintenance under way, or when the next begins.
-enum Maintenance {
+pub enum Maintenance {
+    /// It begins then.
     Due(Instant),
+    /// It goes on.
     Running(Expiry),
 }
 
-/// What the master said.
-enum Word {
-    Nothing,
-    End,
-    Gone,
-}
-
-/// Whose command it is, and which.
-struct Origin {
-    worker: u8,
-    incarnation: u32,
-    tag: Tag,
+impl Maintenance {
+    /// The first one of a writer.
+    pub fn first(now: Instant) -> Self {
+        Maintenance::Due(now + FIRST_EXPIRY)
+    }
 }
 
 impl Writer {
@@ -91,242 +137,274 @@ impl Writer {
         poll.set(SIGNALS, &self.signals, Interest::INPUT);
         poll.set(CONTROL, &self.control, Interest::INPUT);
         poll.set(QUEUE, &self.queue, Interest::INPUT);
-        let mut maintenance = Maintenance::Due(Instant::now() + FIRST_EXPIRY);
-        let mut farewell: Option<Instant> = None;
+        let mut orphaned: Option<Instant> = None;
         control::send(&self.control, Message::Ready)?;
         loop {
-            let wake = match &maintenance {
-                Maintenance::Due(at) if self.inbox.is_empty() => Some(*at),
+            let wake = match &self.maintenance {
+                Maintenance::Due(at) if self.received.arrived().is_empty() => Some(*at),
                 _ => Some(Instant::now()),
             };
-            let wake = [wake, farewell].into_iter().flatten().min();
+            let wake = [wake, orphaned].into_iter().flatten().min();
             poll.wait(wake.map(|at| at.saturating_duration_since(Instant::now())))?;
+            self.follow_store();
             if poll.readiness(SIGNALS).input {
-                self.act_on_signals();
+                // TERM and its like are for the workers; they still need the
+                // writer then.
+                control::pass_on(&mut self.signals, &self.control);
             }
             let control = poll.readiness(CONTROL);
             if control.input || control.gone {
-                match self.listen_to_master() {
-                    Word::Nothing => {}
-                    Word::End => return self.finish(),
-                    Word::Gone => {
+                match control::receive(&self.control) {
+                    Some(messages) if messages.contains(&Message::End) => return self.finish(),
+                    Some(_) => {}
+                    None => {
                         poll.clear(CONTROL);
-                        farewell = Some(Instant::now() + FAREWELL);
+                        orphaned = Some(Instant::now() + ORPHAN_GRACE);
                     }
                 }
             }
-            if poll.readiness(QUEUE).input || !self.inbox.is_empty() {
+            self.send_kept_answers(&mut poll);
+            if poll.readiness(QUEUE).input || !self.received.arrived().is_empty() {
                 self.gather();
                 self.write_batch();
+                self.send_kept_answers(&mut poll);
             }
-            if farewell.is_some_and(|at| at <= Instant::now()) {
+            if orphaned.is_some_and(|at| at <= Instant::now()) {
                 // Another server may have begun: then it is its database.
-                return match self.lock.holder(Claim::Daemon) {
+                return match self.store.lock().holder(Claim::Daemon) {
                     Ok(Some(_)) => Ok(()),
                     _ => self.finish(),
                 };
             }
-            maintenance = self.maintain(maintenance);
+            self.maintain();
         }
     }
 
     /// After an orderly end a power cut undoes nothing, whatever `--sync` says.
     fn finish(&mut self) -> io::Result<()> {
-        let flushed = self.under_lock(|writer| {
-            if writer.store.flushes() {
-                writer.store.leave_journal()?;
+        // Renewals, which no worker waits for, may still lie there.
+        self.received.take(&self.queue, self.generation);
+        self.write_batch();
+        self.follow_store();
+        if !self.epoch.is_usable() {
+            // The mark says that it was not verified, which stays true.
+            return Ok(());
+        }
+        match self.store.end() {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.report(&error);
+                Err(io::Error::other("not all could be flushed"))
             }
-            writer.store.flush()
-        });
-        flushed.ok_or_else(|| io::Error::other("not all could be flushed"))
-    }
-
-    /// TERM and its like are for the workers; they still need the writer then.
-    fn act_on_signals(&mut self) {
-        for signal in self.signals.take() {
-            let message = match signal {
-                Signal::SIGHUP => Message::Reload,
-                Signal::SIGUSR1 => Message::Statistics,
-                _ => continue,
-            };
-            let _ = control::send(&self.control, message);
         }
     }
 
-    fn listen_to_master(&self) -> Word {
-        let mut octets = [0; 64];
-        match (&self.control).read(&mut octets) {
-            Ok(0) => Word::Gone,
-            Ok(length)
-                if octets[..length]
-                    .iter()
-                    .any(|&octet| Message::of(octet) == Some(Message::End)) =>
-            {
-                Word::End
-            }
-            _ => Word::Nothing,
+    /// After a verification the environment may be another one.
+    fn follow_store(&mut self) {
+        let epoch = self.shared.store_epoch();
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.store.close();
         }
     }
 
     /// Takes what the queue holds, and what comes in a moment.
     fn gather(&mut self) {
         let begun = Instant::now();
-        self.inbox.take(&self.queue);
-        while !self.inbox.is_full()
+        self.received.take(&self.queue, self.generation);
+        while !self.received.is_full()
             && let Some(time) =
-                self.pace
-                    .patience(begun, Instant::now(), self.inbox.count_commands())
+                self.window
+                    .patience(begun, Instant::now(), self.received.arrived().len())
         {
             // A signal, too, ends the wait.
             if !poll::wait_for_input(&self.queue, time).unwrap_or(false) {
                 return;
             }
-            self.inbox.take(&self.queue);
+            self.received.take(&self.queue, self.generation);
         }
     }
 
-    /// Commits what the inbox holds as one.
+    /// Commits what was received as one.
     fn write_batch(&mut self) {
-        let mut origins = Vec::new();
-        let mut commands = Vec::new();
-        let inbox = std::mem::take(&mut self.inbox);
-        for parcel in inbox.parcels() {
-            let Parcel {
-                worker,
-                incarnation,
-                ..
-            } = parcel;
-            for (tag, command) in parcel.commands {
-                origins.push(Origin {
-                    worker,
-                    incarnation,
-                    tag,
-                });
+        let received = std::mem::take(&mut self.received);
+        let mut taken = Vec::with_capacity(received.arrived().len());
+        let mut commands = Vec::with_capacity(received.arrived().len());
+        let now = clock::monotonic();
+        // One that is overdue its worker has given up: counting it now would
+        // count the client's next try twice.
+        for arrived in received.arrived() {
+            if !is_overdue(arrived.since, now)
+                && let Some(command) = received.command(arrived)
+            {
+                taken.push(arrived.clone());
                 commands.push(command);
             }
         }
         let begun = Instant::now();
         let outcomes = match commands.is_empty() {
-            true => None,
+            true => Vec::new(),
             false => self.apply(&commands),
         };
         drop(commands);
         let took = begun.elapsed();
-        self.inbox = inbox;
-        self.inbox.clear();
+        self.received = received;
+        self.received.clear();
         // Before the answers, or it could be theirs already.
-        self.inbox.take(&self.queue);
-        let waiting = self.inbox.count_commands();
-        self.answer(&origins, outcomes.as_deref(), took);
-        self.pace.note(Instant::now(), took, origins.len(), waiting);
+        self.received.take(&self.queue, self.generation);
+        let waiting = self.received.arrived().len();
+        self.answer(&taken, &outcomes);
+        self.window.note(Instant::now(), took, taken.len(), waiting);
     }
 
-    /// `None` if the store failed.
-    fn apply(&mut self, commands: &[Command]) -> Option<Vec<Outcome>> {
-        let outcomes = self.under_lock(|writer| {
-            apply_counted(
-                &mut writer.store,
-                &writer.rules,
-                &writer.shared.counters,
-                commands,
-            )
-        });
-        if self.store.take_has_grown() {
-            self.shared.want_expiry();
+    /// The outcomes of the commands; none if the store failed.
+    fn apply(&mut self, commands: &[Command]) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(commands.len());
+        if !self.epoch.is_usable() {
+            return outcomes;
+        }
+        let applied = apply_counted(
+            &mut self.store,
+            &self.rules,
+            &self.shared.counters,
+            commands,
+            &mut outcomes,
+        );
+        match applied {
+            Ok(report) => self.act_on_report(report),
+            Err(error) => self.report(&error),
         }
         outcomes
     }
 
-    /// Runs something that writes while no other process does.
-    fn under_lock<T>(
-        &mut self,
-        write: impl FnOnce(&mut Self) -> Result<T, crate::store::StoreError>,
-    ) -> Option<T> {
-        if let Err(error) = self.lock.lock(Claim::Commit) {
-            // LMDB has a lock of its own: this one only keeps batches together.
-            self.log
-                .complain(&format!("cannot lock the database: {error}"));
+    fn act_on_report(&mut self, report: CommitReport) {
+        if report.was_replaced {
+            let line = format!(
+                "the database in {} was replaced: the new one is used",
+                self.store.dir().display()
+            );
+            self.log.write(Level::Warning, line.as_bytes());
         }
-        let opening = self.store.openings();
-        let result = write(self);
-        if self.store.openings() != opening {
-            if let Err(error) = self.lock.reopen() {
-                self.log
-                    .complain(&format!("cannot open the lock file: {error}"));
-            }
-        } else if let Err(error) = self.lock.unlock(Claim::Commit) {
-            self.log
-                .complain(&format!("cannot unlock the database: {error}"));
-        }
-        tell_of_journal(&mut self.store, &self.log);
-        match result {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.log.complain(&error.to_string());
-                None
-            }
+        if report.has_grown && matches!(self.maintenance, Maintenance::Due(_)) {
+            self.maintenance = Maintenance::Due(Instant::now());
         }
     }
 
-    /// Answers each worker, in as few datagrams as possible. A worker that
-    /// does not take its answer asks again.
-    fn answer(&mut self, origins: &[Origin], outcomes: Option<&[Outcome]>, took: Duration) {
-        let mut by_worker: BTreeMap<(u8, u32), Vec<usize>> = BTreeMap::new();
-        for (index, origin) in origins.iter().enumerate() {
-            by_worker
-                .entry((origin.worker, origin.incarnation))
-                .or_default()
-                .push(index);
+    /// Says why the store failed; damage is the master's to look after.
+    fn report(&mut self, error: &StoreError) {
+        self.log.complain_about(error.cause(), &error.to_string());
+        if error.kind == ErrorKind::Damage {
+            let _ = control::send(&self.control, Message::Damaged);
         }
-        let workers: Vec<usize> = by_worker
-            .keys()
-            .map(|&(worker, _)| usize::from(worker))
-            .collect();
-        let short_cut = self.pace.short_cut(&workers, took, Instant::now());
+    }
+
+    /// Answers each worker, in as few datagrams as possible.
+    fn answer(&mut self, taken: &[Arrived], outcomes: &[Outcome]) {
+        let mut by_worker: BTreeMap<(u8, u32), Vec<usize>> = BTreeMap::new();
+        for (index, Arrived { head, .. }) in taken.iter().enumerate() {
+            let worker = (head.worker, head.incarnation);
+            by_worker.entry(worker).or_default().push(index);
+        }
         let mut datagram = Vec::new();
         for ((worker, incarnation), indexes) in by_worker {
-            let Some(socket) = self.answers.get(usize::from(worker)) else {
+            let Some(queue) = self.answers.get_mut(usize::from(worker)) else {
                 continue;
             };
             for indexes in indexes.chunks(MAX_ANSWERS) {
-                datagram.clear();
-                Answers::begin(&mut datagram, incarnation, short_cut);
+                begin_answers(&mut datagram, incarnation);
                 for &index in indexes {
-                    let outcome = outcomes.and_then(|outcomes| outcomes.get(index));
-                    Answers::push(&mut datagram, origins[index].tag, outcome);
+                    push_answer(&mut datagram, taken[index].tag, outcomes.get(index));
                 }
-                let _ = socket.send(&datagram);
+                if !queue.send(&datagram) {
+                    let counters = &self.shared.counters;
+                    counters.add(Counter::AnswersDelayed, indexes.len() as u64);
+                }
             }
         }
     }
 
-    fn maintain(&mut self, maintenance: Maintenance) -> Maintenance {
-        match maintenance {
-            Maintenance::Due(at) => {
-                if at > Instant::now() && !self.shared.take_expiry_wanted() {
-                    return Maintenance::Due(at);
-                }
-                self.log.write(Level::One, b"cleaning up old entries...");
-                Maintenance::Running(Expiry::new(&self.rules, clock::seconds()))
-            }
-            Maintenance::Running(mut expiry) => {
-                let step = self.under_lock(|writer| expiry.step(&mut writer.store, &writer.rules));
-                match step {
-                    Some(Progress::More) => Maintenance::Running(expiry),
-                    Some(Progress::Finished {
-                        database,
-                        before,
-                        after,
-                    }) => {
-                        let line = finished_line(database, before, after);
-                        self.log.write(Level::One, line.as_bytes());
-                        Maintenance::Running(expiry)
-                    }
-                    Some(Progress::Done) | None => {
-                        Maintenance::Due(Instant::now() + EXPIRY_INTERVAL)
-                    }
+    /// Sends what workers did not take before, and waits for those that still
+    /// do not.
+    fn send_kept_answers(&mut self, poll: &mut PollSet) {
+        for (index, queue) in self.answers.iter_mut().enumerate() {
+            if !queue.kept.is_empty() {
+                queue.send_kept();
+                match queue.kept.is_empty() {
+                    true => poll.clear(ANSWERS + index),
+                    false => poll.set(ANSWERS + index, &queue.socket, Interest::OUTPUT),
                 }
             }
         }
+    }
+
+    fn maintain(&mut self) {
+        match &mut self.maintenance {
+            Maintenance::Due(at) if *at > Instant::now() => {}
+            Maintenance::Due(at) if !self.epoch.is_usable() => *at += Duration::from_secs(1),
+            Maintenance::Due(_) => {
+                self.log.write(Level::One, b"cleaning up old entries...");
+                let expiry = Expiry::new(&self.rules, clock::seconds());
+                self.maintenance = Maintenance::Running(expiry);
+            }
+            Maintenance::Running(_) if !self.epoch.is_usable() => self.end_maintenance(),
+            Maintenance::Running(expiry) => match expiry.step(&mut self.store, &self.rules) {
+                Ok(Progress::More) => {}
+                Ok(Progress::Finished {
+                    database,
+                    before,
+                    after,
+                }) => self.log_finished(database, before, after),
+                Ok(Progress::Done) => self.end_maintenance(),
+                Err(error) => {
+                    self.report(&error);
+                    self.end_maintenance();
+                }
+            },
+        }
+    }
+
+    fn log_finished(&self, database: Database, before: u64, after: u64) {
+        let line = finished_line(database, before, after);
+        self.log.write(Level::One, line.as_bytes());
+    }
+
+    fn end_maintenance(&mut self) {
+        self.maintenance = Maintenance::Due(Instant::now() + EXPIRY_INTERVAL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_are_not_taken_at_once_are_kept_in_order() {
+        let (socket, worker) = UnixDatagram::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        worker.set_nonblocking(true).unwrap();
+        let mut queue = AnswerQueue::new(socket);
+        let mut sent = 0_u32;
+        while queue.send(&sent.to_le_bytes()) {
+            sent += 1;
+        }
+        sent += 1;
+        queue.send(&sent.to_le_bytes());
+        assert_eq!(queue.kept.len(), 2);
+        let mut seen = Vec::new();
+        let mut octets = [0; 4];
+        while !queue.kept.is_empty() {
+            while worker.recv(&mut octets).is_ok() {
+                seen.push(u32::from_le_bytes(octets));
+            }
+            queue.send_kept();
+        }
+        while worker.recv(&mut octets).is_ok() {
+            seen.push(u32::from_le_bytes(octets));
+        }
+        assert_eq!(seen, (0..=sent).collect::<Vec<_>>());
+        for _ in 0..100_000 {
+            queue.send(b"more");
+        }
+        assert_eq!(queue.kept.len(), MOST_KEPT);
     }
 }

@@ -69,6 +69,29 @@ impl Expiry {
         self.before
     }
 
+    /// Removes those of the records that are still expired.
+    fn remove(
+        &self,
+        store: &mut dyn Store,
+        rules: &Rules,
+        database: Database,
+        keys: &[Vec<u8>],
+    ) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        store.edit(&mut |records| {
+            removed = 0;
+            for key in keys {
+                let value = records.get(database, key)?;
+                if value.is_some_and(|value| is_expired(rules, database, value, self.now)) {
+                    records.delete(database, key)?;
+                    removed += 1;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(removed)
+    }
+
     /// Does the next slice.
     pub fn step(&mut self, store: &mut dyn Store, rules: &Rules) -> Result<Progress, StoreError> {
         let Some(&database) = self.databases.last() else {
@@ -81,7 +104,7 @@ impl Expiry {
         let at_end = store.scan(database, after, &mut |entry| {
             seen += 1;
             if is_expired(rules, database, entry.value, self.now) {
-                expired.push(entry.stored_key.to_vec());
+                expired.push(entry.key.to_vec());
             }
             if expired.len() >= MOST_REMOVED || seen >= MOST_SEEN {
                 last_seen = Some(entry.stored_key.to_vec());
@@ -90,7 +113,7 @@ impl Expiry {
             ControlFlow::Continue(())
         })?;
         if !expired.is_empty() {
-            self.removed += store.remove_expired(rules, database, &expired, self.now)?;
+            self.removed += self.remove(store, rules, database, &expired)?;
         }
         self.before += seen as u64;
         if !at_end {

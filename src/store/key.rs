@@ -1,7 +1,7 @@
 //! Keys as LMDB takes them: 1 to 511 octets, whatever the policy made.
 //!
 //! A key of 511 octets or more keeps its first 470, then `#` and the SHA-1 of
-//! the whole, 511 octets in all; the whole key stands in the record behind a
+//! the whole, 511 octets in all; the whole key stands in the record after a
 //! line feed. No shorter key has 511 octets and no attribute holds a line feed,
 //! so neither form can be mistaken. The empty key (a missing client address
 //! under the rules of 1.34) is a line feed.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
 use std::ops::{Bound, ControlFlow};
 
-use super::{Editor, Entry, Store, StoreError, Visitor};
-use crate::policy::apply::{ReadRecords, Records, apply, apply_read_only};
+use super::{CommitReport, Editor, Entry, Store, StoreError, Visitor};
+use crate::policy::apply::{ReadRecords, Reading, Records, apply, apply_read_only};
 use crate::policy::command::{Command, Outcome};
-use crate::policy::record::{Database, is_expired};
+use crate::policy::record::Database;
 use crate::policy::rules::Rules;
 
 /// Records in three sorted maps.
@@ -45,11 +45,7 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn try_read(
-        &mut self,
-        rules: &Rules,
-        command: &Command,
-    ) -> Result<Option<Outcome>, StoreError> {
+    fn try_read(&mut self, rules: &Rules, command: &Command) -> Result<Reading, StoreError> {
         apply_read_only(self, rules, command)
     }
 
@@ -58,11 +54,11 @@ impl Store for MemoryStore {
         rules: &Rules,
         commands: &[Command],
         outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<CommitReport, StoreError> {
         for command in commands {
             outcomes.push(apply(self, rules, command)?);
         }
-        Ok(())
+        Ok(CommitReport::default())
     }
 
     fn scan(
@@ -93,32 +89,12 @@ impl Store for MemoryStore {
         Ok(keys.iter().map(value).collect())
     }
 
-    fn edit(&mut self, edit: &mut Editor) -> Result<(), StoreError> {
+    fn edit(&mut self, edit: &mut Editor) -> Result<CommitReport, StoreError> {
         let before = self.maps.clone();
         let result = edit(self);
         if result.is_err() {
             self.maps = before;
         }
-        result
-    }
-
-    fn remove_expired(
-        &mut self,
-        rules: &Rules,
-        database: Database,
-        stored_keys: &[Vec<u8>],
-        now: f64,
-    ) -> Result<u64, StoreError> {
-        let map = &mut self.maps[database as usize];
-        let before = map.len();
-        for key in stored_keys {
-            if map
-                .get(key)
-                .is_some_and(|value| is_expired(rules, database, value, now))
-            {
-                map.remove(key);
-            }
-        }
-        Ok((before - map.len()) as u64)
+        result.map(|()| CommitReport::default())
     }
 }

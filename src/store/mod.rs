@@ -4,28 +4,28 @@
 //! records is [`crate::policy::apply`], the same for every store. [`lmdb`] is
 //! the store of the daemon, [`memory`] the one of tests and dry runs.
 
-pub mod berkeley;
-pub mod copies;
+pub(crate) mod berkeley;
 pub mod expiry;
-pub mod journal;
 pub mod key;
 pub mod lmdb;
 pub mod memory;
-pub mod readers;
-pub mod rebuild;
+pub mod verify;
 
 use std::fmt;
+use std::io;
 use std::ops::ControlFlow;
+use std::path::Path;
 
-use crate::policy::apply::Records;
+use crate::policy::apply::{Reading, Records};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
+use crate::sys::errors::describe;
 
 /// One record as [`Store::scan`] shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// The key under which the store keeps it; the scan goes on behind it.
+    /// The key under which the store keeps it; the scan goes on after it.
     pub stored_key: &'a [u8],
     /// The key as the policy made it, of any length.
     pub key: &'a [u8],
@@ -42,10 +42,8 @@ pub type Editor<'e> =
 
 /// A place for records that applies commands to them.
 pub trait Store {
-    /// Decides a command if that takes no write, without waiting for any
-    /// writer; `None` if it would have to write.
-    fn try_read(&mut self, rules: &Rules, command: &Command)
-    -> Result<Option<Outcome>, StoreError>;
+    /// What reading alone says of a command, without waiting for any writer.
+    fn try_read(&mut self, rules: &Rules, command: &Command) -> Result<Reading, StoreError>;
 
     /// Applies commands in order in one transaction and appends their
     /// outcomes. When it returns they are committed; on an error none is.
@@ -54,9 +52,9 @@ pub trait Store {
         rules: &Rules,
         commands: &[Command],
         outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), StoreError>;
+    ) -> Result<CommitReport, StoreError>;
 
-    /// Shows records in the order of their stored keys, beginning behind
+    /// Shows records in the order of their stored keys, beginning after
     /// `after`. True if it came to the end.
     fn scan(
         &mut self,
@@ -71,47 +69,91 @@ pub trait Store {
     /// Changes records in one transaction. When it returns all is committed;
     /// on an error nothing is. `edit` may be run again from its start, when
     /// the store had to make room.
-    fn edit(&mut self, edit: &mut Editor) -> Result<(), StoreError>;
-
-    /// Removes those of the records under these stored keys that are still
-    /// expired at `now`, in one transaction; returns how many.
-    fn remove_expired(
-        &mut self,
-        rules: &Rules,
-        database: Database,
-        stored_keys: &[Vec<u8>],
-        now: f64,
-    ) -> Result<u64, StoreError>;
+    fn edit(&mut self, edit: &mut Editor) -> Result<CommitReport, StoreError>;
 }
 
-/// Why the store failed: the call, the place and the reason.
+/// What happened on the way of a commit, beside the changes themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitReport {
+    /// The store was full and was given more room: it is time for maintenance.
+    pub has_grown: bool,
+    /// Another database had taken the place of the one this process knew; the
+    /// commit went into the new one.
+    pub was_replaced: bool,
+}
+
+/// What kind of trouble an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The records cannot be read as they are: the file is damaged, or no
+    /// database.
+    Damage,
+    /// The system refused something; that says nothing about the records.
+    System,
+    /// Another process is at work and was waited for long enough, or has to
+    /// begin the database first.
+    Busy,
+    /// The store has no room left, and could not be given more.
+    MapFull,
+    /// Another process has given the store more room.
+    MapResized,
+    /// Too many processes read.
+    ReadersFull,
+    /// Anything else, a bug of ours included.
+    Other,
+}
+
+/// Why the store failed: the call, the path and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreError {
+    /// What kind of trouble it is.
+    pub kind: ErrorKind,
     /// The call that failed.
     pub call: &'static str,
-    /// The environment.
-    pub place: String,
+    /// The directory or file it was about.
+    pub path: String,
     /// The system's or LMDB's own words.
     pub reason: String,
-    /// The system refused something; that says nothing about the records.
-    pub is_of_system: bool,
 }
 
 impl StoreError {
+    /// An error of this kind.
+    pub fn new(kind: ErrorKind, call: &'static str, path: &Path, reason: impl ToString) -> Self {
+        StoreError {
+            kind,
+            call,
+            path: path.display().to_string(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// What the complaints about one trouble have in common: their text may hold
+    /// the number of a process.
+    pub fn cause(&self) -> &str {
+        match self.kind {
+            ErrorKind::Busy => self.call,
+            _ => &self.reason,
+        }
+    }
+
     /// A bug of ours ended a transaction.
     pub fn of_bug() -> Self {
-        StoreError {
-            call: "apply",
-            place: "records".to_owned(),
-            reason: "a bug in the program".to_owned(),
-            is_of_system: false,
-        }
+        let why = "a bug in the program";
+        StoreError::new(ErrorKind::Other, "apply", Path::new("records"), why)
+    }
+
+    /// A call of the system failed on this path.
+    pub fn of_io(call: &'static str, path: &Path, error: &io::Error) -> Self {
+        StoreError::new(ErrorKind::System, call, path, describe(error))
     }
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.place, self.call, self.reason)
+        if self.kind == ErrorKind::Damage {
+            f.write_str("damaged: ")?;
+        }
+        write!(f, "{}: {}: {}", self.path, self.call, self.reason)
     }
 }
 

@@ -2,6 +2,17 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
+
+/// Microseconds of a clock that is never set, the same for all processes of
+/// this machine. 0 where there is none.
+pub fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| {
+        now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1000
+    })
+}
+
 /// Seconds since 1970, whole ones, as records have them.
 pub fn seconds() -> f64 {
     let since = SystemTime::now()

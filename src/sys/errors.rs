@@ -4,7 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-/// What the system says, without the number that std puts behind it.
+/// What the system says, without the number that std puts after it.
 pub fn describe(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(
         || error.to_string(),

@@ -41,10 +41,19 @@ impl LockFile {
         }
     }
 
-    /// Opens the same path again: the file may have been replaced.
-    pub fn reopen(&mut self) -> io::Result<()> {
-        self.file = OnceCell::new();
-        self.file().map(|_| ())
+    /// Closes the file if there is another one, or none, at its path: a lock on
+    /// it keeps nobody off any more.
+    pub fn follow_path(&mut self) -> io::Result<()> {
+        let Some(file) = self.file.get() else {
+            return Ok(());
+        };
+        let open = file.metadata()?;
+        let is_same = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (open.dev(), open.ino()));
+        if !is_same {
+            self.file = OnceCell::new();
+        }
+        Ok(())
     }
 
     /// The path.
@@ -95,20 +104,6 @@ impl LockFile {
             Ok(_) => Ok(true),
             Err(nix::Error::EACCES | nix::Error::EAGAIN) => Ok(false),
             Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Takes a lock and waits for it.
-    pub fn lock(&self, claim: Claim) -> io::Result<()> {
-        loop {
-            match fcntl(
-                self.file()?,
-                FcntlArg::F_SETLKW(&flock(claim, libc::F_WRLCK as i16)),
-            ) {
-                Ok(_) => return Ok(()),
-                Err(nix::Error::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
         }
     }
 

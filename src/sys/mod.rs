@@ -4,11 +4,13 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
-pub mod errors;
+pub(crate) mod crash;
+pub(crate) mod errors;
+pub(crate) mod files;
 pub mod lock;
 pub mod poll;
 pub mod process;
-pub mod shared;
-pub mod signals;
-pub mod socket;
-pub mod syslog;
+pub(crate) mod shared;
+pub(crate) mod signals;
+pub(crate) mod socket;
+pub(crate) mod syslog;

@@ -25,10 +25,10 @@ impl Interest {
         input: true,
         output: false,
     };
-    /// Nothing: only that the peer is gone.
-    pub const NONE: Interest = Interest {
+    /// Room for output only.
+    pub const OUTPUT: Interest = Interest {
         input: false,
-        output: false,
+        output: true,
     };
 }
 
@@ -47,10 +47,6 @@ pub struct Readiness {
 #[derive(Default)]
 pub struct PollSet {
     places: Vec<libc::pollfd>,
-    /// Room for [`PollSet::wait_for`].
-    chosen: Vec<libc::pollfd>,
-    /// The places of the last wait; `None`: all of them.
-    waited_for: Option<Vec<usize>>,
 }
 
 const EMPTY: libc::pollfd = libc::pollfd {
@@ -90,51 +86,27 @@ impl PollSet {
         }
     }
 
-    /// Waits until a descriptor is ready; with `None` without end. The number
-    /// of ready ones; 0 if the time is over or a signal came.
+    /// Waits until a descriptor is ready; with `None` without end. The number of
+    /// ready ones; 0 if the time is over or a signal came.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        self.waited_for = None;
         poll(&mut self.places, timeout)
     }
 
-    /// The same for some of the places only: nothing is seen at the others, and
-    /// they cost nothing.
-    pub fn wait_for(&mut self, chosen: &[usize], timeout: Option<Duration>) -> io::Result<usize> {
-        let mut waited_for = self.forget();
-        waited_for.clear();
-        waited_for.extend_from_slice(chosen);
-        self.waited_for = Some(waited_for);
-        self.chosen.clear();
-        let places = &self.places;
-        self.chosen.extend(
-            chosen
-                .iter()
-                .map(|&place| places.get(place).copied().unwrap_or(EMPTY)),
-        );
-        let ready = poll(&mut self.chosen, timeout)?;
-        for (&place, seen) in chosen.iter().zip(&self.chosen) {
-            if let Some(place) = self.places.get_mut(place) {
-                place.revents = seen.revents;
-            }
-        }
-        Ok(ready)
+    /// The same for the first places only: what was seen at the others before
+    /// is out of date.
+    pub fn wait_for_first(&mut self, count: usize, timeout: Option<Duration>) -> io::Result<usize> {
+        let count = count.min(self.places.len());
+        poll(&mut self.places[..count], timeout)
     }
 
-    /// Forgets what the last wait saw, and returns the list of its places to be
-    /// used again.
-    fn forget(&mut self) -> Vec<usize> {
-        let Some(waited_for) = self.waited_for.take() else {
-            for place in &mut self.places {
-                place.revents = 0;
-            }
-            return Vec::new();
-        };
-        for &place in &waited_for {
-            if let Some(place) = self.places.get_mut(place) {
-                place.revents = 0;
-            }
-        }
-        waited_for
+    /// Appends the places from `first` on at which the last wait saw something.
+    pub fn push_ready(&self, first: usize, ready: &mut Vec<usize>) {
+        let places = self.places.iter().enumerate().skip(first);
+        ready.extend(
+            places
+                .filter(|(_, at)| at.revents != 0)
+                .map(|(place, _)| place),
+        );
     }
 
     /// What the last wait saw at a place.
@@ -192,25 +164,27 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn a_wait_for_some_sees_nothing_at_the_others() {
+    fn what_is_ready_is_found() {
         let (here, there): (Vec<_>, Vec<_>) = (0..3).map(|_| UnixStream::pair().unwrap()).unzip();
         let mut set = PollSet::default();
         for (place, stream) in there.iter().enumerate() {
             set.set(place, stream, Interest::INPUT);
         }
-        let seen = |set: &PollSet| [0, 1, 2].map(|place| set.readiness(place).input);
         let now = Some(Duration::ZERO);
-        for mut stream in &here {
-            stream.write_all(b"x").unwrap();
+        let ready = |set: &PollSet| {
+            let mut ready = Vec::new();
+            set.push_ready(1, &mut ready);
+            ready
+        };
+        for place in [0, 2] {
+            (&mut &here[place]).write_all(b"x").unwrap();
         }
-        assert_eq!(set.wait(now).unwrap(), 3);
-        assert_eq!(seen(&set), [true; 3]);
-        assert_eq!(set.wait_for(&[0, 2], now).unwrap(), 2);
-        assert_eq!(seen(&set), [true, false, true]);
-        assert_eq!(set.wait_for(&[1], now).unwrap(), 1);
-        assert_eq!(seen(&set), [false, true, false]);
-        assert_eq!(set.wait(now).unwrap(), 3);
-        assert_eq!(seen(&set), [true; 3]);
+        set.wait_for_first(1, now).unwrap();
+        assert!(set.readiness(0).input);
+        assert_eq!(ready(&set), Vec::<usize>::new());
+        set.wait(now).unwrap();
+        assert_eq!(ready(&set), [2]);
+        assert!(set.readiness(0).input && !set.readiness(1).input);
     }
 
     #[test]

@@ -20,14 +20,30 @@ pub enum Side {
     Parent(Pid),
 }
 
-/// Forks. The program has no threads, so the child may do anything.
+/// Forks. Only for processes without a second thread, as servers and sessions
+/// are: then the child may do anything.
 pub fn fork() -> io::Result<Side> {
-    // SAFETY: no code of this program starts a thread, so the child of a fork
-    // holds no lock of another thread.
+    // SAFETY: servers and sessions start no thread (only "postgreyctl backup"
+    // does, which does not fork), so no lock of the child's memory is held by a
+    // thread that it does not have.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => Ok(Side::Child),
         nix::unistd::ForkResult::Parent { child } => Ok(Side::Parent(child)),
     }
+}
+
+/// Runs `work` and keeps a panic in it, which has been reported, from going
+/// further; `None` then. What others are owed goes on.
+pub fn contain_panic<T>(work: impl FnOnce() -> T) -> Option<T> {
+    // What it leaves half done is a reply, a transaction, which the unwinding
+    // ends, and buffers that are cleared before they are used.
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
+/// Ends this process by SIGALRM after so many seconds, unless it is called
+/// again before.
+pub fn end_unless_renewed(seconds: u32) {
+    nix::unistd::alarm::set(seconds);
 }
 
 /// A child that has ended, and how, in words.
@@ -38,8 +54,10 @@ pub struct Death {
     pub how: String,
     /// It was ended by SIGKILL, which no fault of its own causes.
     pub was_killed: bool,
-    /// It ended with status 0.
-    pub was_orderly: bool,
+    /// The status it ended with; `None` if a signal ended it.
+    pub status: Option<i32>,
+    /// It ended itself by a signal, as a program does that meets damage.
+    pub has_crashed: bool,
 }
 
 /// Reaps one child that has ended; `None` if there is none.
@@ -50,13 +68,15 @@ pub fn reap() -> Option<Death> {
                 pid,
                 how: format!("status {status}"),
                 was_killed: false,
-                was_orderly: status == 0,
+                status: Some(status),
+                has_crashed: false,
             }),
             Ok(WaitStatus::Signaled(pid, signal, _)) => Some(Death {
                 pid,
                 how: format!("signal {signal}"),
                 was_killed: signal == Signal::SIGKILL,
-                was_orderly: false,
+                status: None,
+                has_crashed: CRASHES.contains(&signal),
             }),
             Err(nix::Error::EINTR) => continue,
             _ => None,
@@ -75,19 +95,24 @@ const CRASHES: [Signal; 5] = [
     Signal::SIGFPE,
 ];
 
-/// How a process ended that was started by [`run_apart`].
+/// How a process ended that was started by [`run_in_child`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Apart {
-    /// What it had to say.
-    Said(Result<String, String>),
+pub enum ChildResult {
+    /// It came to its end, with this text.
+    Ok(String),
+    /// It failed, for this reason.
+    Err(String),
     /// It crashed: `signal NAME`, or the `status N` of a panic.
     Crashed(String),
 }
 
-/// Does something in a process of its own, which may crash without harm, and
-/// is ended by SIGALRM when it takes longer than these seconds. That, or that
-/// somebody else ended it, is an error.
-pub fn run_apart(seconds: u32, work: impl FnOnce() -> Result<String, String>) -> io::Result<Apart> {
+/// Runs `work` in a child process, which may crash without harm, and is ended
+/// by SIGALRM when it takes longer than these seconds. That, or that somebody
+/// else ended it, is an error.
+pub fn run_in_child(
+    seconds: u32,
+    work: impl FnOnce() -> Result<String, String>,
+) -> io::Result<ChildResult> {
     let (mut ours, mut theirs) = UnixStream::pair()?;
     match fork()? {
         Side::Child => {
@@ -117,11 +142,13 @@ pub fn run_apart(seconds: u32, work: impl FnOnce() -> Result<String, String>) ->
                 }
             };
             match status {
-                WaitStatus::Exited(_, 0) => Ok(Apart::Said(Ok(text))),
-                WaitStatus::Exited(_, 1) => Ok(Apart::Said(Err(text))),
-                WaitStatus::Exited(_, status) => Ok(Apart::Crashed(format!("status {status}"))),
+                WaitStatus::Exited(_, 0) => Ok(ChildResult::Ok(text)),
+                WaitStatus::Exited(_, 1) => Ok(ChildResult::Err(text)),
+                WaitStatus::Exited(_, status) => {
+                    Ok(ChildResult::Crashed(format!("status {status}")))
+                }
                 WaitStatus::Signaled(_, signal, _) if CRASHES.contains(&signal) => {
-                    Ok(Apart::Crashed(format!("signal {signal}")))
+                    Ok(ChildResult::Crashed(format!("signal {signal}")))
                 }
                 WaitStatus::Signaled(_, signal, _) => {
                     Err(io::Error::other(format!("ended with signal {signal}")))
@@ -303,8 +330,8 @@ pub fn clean_environment() {
     let names = std::env::vars_os().map(|(name, _)| name);
     // The system refuses to remove a name that holds "=".
     for name in names.filter(|name| name != "TZ" && !name.as_bytes().contains(&b'=')) {
-        // SAFETY: the program has no threads, so nobody reads the environment
-        // meanwhile.
+        // SAFETY: this is the first thing a server does, before any thread
+        // could be there to read the environment.
         unsafe { std::env::remove_var(name) };
     }
 }

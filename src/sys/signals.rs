@@ -43,6 +43,14 @@ impl Signals {
         Ok(own)
     }
 
+    /// Reacts to nothing any more: in a child whose parent has installed them.
+    pub fn uninstall(&mut self) {
+        for id in self.registered.drain(..) {
+            unregister(id);
+        }
+        self.flags.clear();
+    }
+
     /// The signals that have come since the last call.
     pub fn take(&mut self) -> Vec<Signal> {
         let mut octets = [0; 64];
@@ -64,9 +72,7 @@ impl AsFd for Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        for &id in &self.registered {
-            unregister(id);
-        }
+        self.uninstall();
     }
 }
 

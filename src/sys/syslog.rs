@@ -46,8 +46,10 @@ pub fn facility_number(name: &str) -> Option<i32> {
 const AUTHPRIV: i32 = 10 << 3;
 const FTP: i32 = 11 << 3;
 
-/// Opens the log with the process number in each line.
-pub fn open(facility: i32) {
+/// Opens the log of the facility with this name (mail, if there is none), with
+/// the process number in each line.
+pub fn open(facility: &str) {
+    let facility = facility_number(facility).unwrap_or(libc::LOG_MAIL);
     // SAFETY: the ident is a static string, which openlog keeps a pointer to.
     unsafe { libc::openlog(IDENT.as_ptr(), libc::LOG_PID | libc::LOG_NDELAY, facility) }
 }

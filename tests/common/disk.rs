@@ -52,6 +52,15 @@ impl<'p> SmallDisk<'p> {
         }
     }
 
+    /// Fills it but for so many pages.
+    pub fn fill_but(&self, pages: u64) {
+        self.fill();
+        let filler = self.0.join("filler");
+        let file = fs::File::options().write(true).open(filler).unwrap();
+        let length = file.metadata().unwrap().len() / 4096;
+        file.set_len(length.saturating_sub(pages) * 4096).unwrap();
+    }
+
     /// Takes away what filled it.
     pub fn empty(&self) {
         fs::remove_file(self.0.join("filler")).unwrap();

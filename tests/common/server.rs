@@ -23,8 +23,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, chown};
 use postgrey::policy::record::Database;
 use postgrey::store::Store;
-use postgrey::store::copies::is_marked;
-use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
+use postgrey::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 
 pub use client::*;
 pub use machine::*;
@@ -125,7 +124,18 @@ impl Server {
 
     /// The same through another command, such as a shell that sets limits, or
     /// one with an environment.
-    pub fn start_by(mut command: Command, dir: &Path, options: &[&str]) -> Server {
+    pub fn start_by(command: Command, dir: &Path, options: &[&str]) -> Server {
+        let started = Server::try_start_by(command, dir, options);
+        let said = || text_of(&dir.join("log"));
+        started.unwrap_or_else(|status| panic!("it ended with {status}: {}", said()))
+    }
+
+    /// The same where it may refuse to start: its status then.
+    pub fn try_start_by(
+        mut command: Command,
+        dir: &Path,
+        options: &[&str],
+    ) -> Result<Server, ExitStatus> {
         let dbdir = dir.join("db");
         for path in [&dbdir, &dir.join("run")] {
             if !path.exists() {
@@ -156,28 +166,35 @@ impl Server {
             port,
             log,
         };
-        server.wait_until_it_serves();
-        server
+        server.wait_until_it_serves()?;
+        Ok(server)
     }
 
     /// Starts the same server again after its end.
     pub fn start_again(&mut self) {
-        self.child = self.command.spawn().unwrap();
-        self.wait_until_it_serves();
+        let started = self.try_start_again();
+        let said = || self.log_text();
+        started.unwrap_or_else(|status| panic!("it ended with {status}: {}", said()));
     }
 
-    fn wait_until_it_serves(&mut self) {
+    /// The same where it may refuse to start: its status then.
+    pub fn try_start_again(&mut self) -> Result<(), ExitStatus> {
+        self.child = self.command.spawn().unwrap();
+        self.wait_until_it_serves()
+    }
+
+    fn wait_until_it_serves(&mut self) -> Result<(), ExitStatus> {
         let log = self.log.clone();
         wait_for("the server to serve", &log, || {
             if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("the server ended with {status}: {}", self.log_text());
+                return Some(Err(status));
             }
             // A worker that closes behind the end of our input is there.
             let mut client = self.try_connect().ok()?;
             client.finish().ok()?;
             let error = client.try_reply().err()?;
-            (error.kind() == io::ErrorKind::UnexpectedEof).then_some(())
-        });
+            (error.kind() == io::ErrorKind::UnexpectedEof).then_some(Ok(()))
+        })
     }
 
     pub fn pid(&self) -> Pid {
@@ -194,15 +211,6 @@ impl Server {
         wait_for(&format!("{number} children"), &self.log, || {
             Some(self.children()).filter(|children| children.len() == number)
         })
-    }
-
-    /// Waits until the server has its journal, and so this many children left:
-    /// the one that makes the copy has ended.
-    pub fn wait_for_journal(&self, number: usize) -> Vec<Pid> {
-        wait_for("the journal", &self.log, || {
-            is_marked(&self.dbdir).then_some(())
-        });
-        self.wait_for_children(number)
     }
 
     /// Sends the master a signal.
@@ -330,7 +338,8 @@ pub fn open_store(dbdir: &Path) -> LmdbStore {
     LmdbStore::new(LmdbOptions {
         dir: dbdir.to_owned(),
         map_size: 1 << 30,
-        sync: true,
+        purpose: Purpose::WriteFlushed,
+        patience: PATIENCE,
     })
 }
 

@@ -110,7 +110,8 @@ fn nobody_may_be_there_during_a_compaction() {
     assert!(lock.try_lock(Claim::Daemon).unwrap());
     let said = ctl(dir.path(), &["compact"]).failed(2);
     let own = format!(
-        "ERROR: a server runs (process {}): stop it first\n",
+        "ERROR: {}: replace: a server runs (process {}): stop it first\n",
+        dir.path().display(),
         std::process::id()
     );
     assert_eq!(said, own);
@@ -124,8 +125,8 @@ fn nobody_may_be_there_during_a_compaction() {
         said.contains(&format!("process {} uses the database", std::process::id())),
         "{said}"
     );
-    assert_eq!(keys_of(dir.path(), Database::Clients), [b"192.0.2.1"]);
     drop(session);
+    assert_eq!(keys_of(dir.path(), Database::Clients), [b"192.0.2.1"]);
     ctl(dir.path(), &["compact"]).ok();
 }
 

@@ -168,7 +168,7 @@ fn the_examples_of_the_manual_work() {
     }
 }
 
-/// What bash would offer behind these words.
+/// What bash would offer after these words.
 fn offered(words: &[&str]) -> Vec<String> {
     let script = format!(
         ". '{}'\nCOMP_WORDS=(postgreyctl {}); COMP_CWORD={}\n_postgreyctl\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n",

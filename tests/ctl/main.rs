@@ -28,7 +28,7 @@ use std::process::{Command, Stdio};
 
 use postgrey::policy::record::Database;
 use postgrey::store::Store;
-use postgrey::store::lmdb::{LmdbOptions, LmdbStore};
+use postgrey::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 
 /// What a run of the program gave.
 #[derive(Debug)]
@@ -92,7 +92,8 @@ fn store(dir: &Path) -> LmdbStore {
     LmdbStore::new(LmdbOptions {
         dir: dir.to_owned(),
         map_size: 1 << 24,
-        sync: false,
+        purpose: Purpose::WriteFlushed,
+        patience: std::time::Duration::from_secs(5),
     })
 }
 

@@ -3,8 +3,10 @@
 
 mod codes;
 mod disk;
-mod journal;
+mod full_disk;
+mod images;
 mod kills;
+mod mark;
 mod power;
 #[path = "../common/random.rs"]
 mod random;
@@ -21,4 +23,10 @@ use std::process::Command;
 /// The server with `preload.c` in it; `None` without a C compiler.
 pub fn preloaded(folder: &Path) -> Option<Command> {
     server::preloaded("tests/faults/preload.c", folder)
+}
+
+/// The log without the line that a verification has begun.
+pub fn results_in(server: &server::Server) -> String {
+    let begun = "the database is being verified: requests pass ungreylisted until then\n";
+    server.log_text().replace(begun, "")
 }

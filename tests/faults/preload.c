@@ -4,15 +4,16 @@
  *
  * POSTGREY_FAULTS names a file that may hold a line "data ERRNO", "meta ERRNO"
  * or "sync ERRNO": while it does, pages of data or of meta data are not
- * written, or not flushed. With "map ERRNO" the data file cannot be mapped,
- * with "journal ERRNO" the journal not written, with "jsync ERRNO" not flushed.
+ * written, or not flushed. With "map ERRNO" the data file cannot be mapped.
+ * With "hang MILLISECONDS" each flush of the data file takes that much longer.
  *
  * POSTGREY_IMAGES names a directory, POSTGREY_DBDIR that of the database. At
  * each flush of a file there, or of the directory itself, a directory "image.N"
  * keeps all files whose names begin with "data.mdb", under the numbers of their
  * inodes. Its file "index" says what was flushed, an inode or "dir"; how many
  * requests had been answered, as the file "answered" in POSTGREY_IMAGES says;
- * and the name and inode of each file.
+ * and the name and inode of each file. Of the others, which hold the locks of
+ * the process, it has the names alone: closing one would give its locks back.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -25,6 +26,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static char *faults, *images, *dbdir;
@@ -69,14 +71,8 @@ static int is_data_file(int fd)
     return path_of(fd, path, sizeof path) && ends_with(path, "/data.mdb");
 }
 
-static int is_journal(int fd)
-{
-    char path[4096];
-
-    return path_of(fd, path, sizeof path) && ends_with(path, "/data.mdb.journal");
-}
-
-/* The errno a call shall fail with, or 0. */
+/* The number behind a word in the file of faults: the errno a call shall fail
+ * with, or the time of "hang"; 0 if it is not there. */
 static int fault_of(const char *call)
 {
     char word[16];
@@ -98,8 +94,6 @@ static int fails(int fd, off_t offset)
 
     if (is_data_file(fd))
         number = fault_of(offset < META_END ? "meta" : "data");
-    else if (faults && is_journal(fd))
-        number = fault_of("journal");
     errno = number ? number : saved;
     return number;
 }
@@ -208,17 +202,17 @@ static void keep_image(int flushed)
     else
         fprintf(index, "%llu %s\n", (unsigned long long) status.st_ino, text);
     while ((entry = readdir(folder))) {
-        if (strncmp(entry->d_name, "data.mdb", 8) != 0)
-            continue;
         snprintf(path, sizeof path, "%s/%s", dbdir, entry->d_name);
-        if ((file = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        if (lstat(path, &status) < 0 || !S_ISREG(status.st_mode))
             continue;
-        if (fstat(file, &status) == 0 && S_ISREG(status.st_mode)) {
-            fprintf(index, "%s %llu\n", entry->d_name, (unsigned long long) status.st_ino);
+        if (strncmp(entry->d_name, "data.mdb", 8) == 0) {
+            if ((file = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+                continue;
             snprintf(path, sizeof path, "%s/%llu", image, (unsigned long long) status.st_ino);
             copy_file(file, path);
+            close(file);
         }
-        close(file);
+        fprintf(index, "%s %llu\n", entry->d_name, (unsigned long long) status.st_ino);
     }
     closedir(folder);
     if (fclose(index) != 0)
@@ -231,12 +225,21 @@ static void keep_image(int flushed)
     lock_images(F_UNLCK);
 }
 
-/* The errno a flush shall fail with, or 0. */
+/* The errno a flush shall fail with, or 0; it may take its time first. */
 static int flush_fault_of(int fd)
 {
-    if (is_data_file(fd))
-        return fault_of("sync");
-    return faults && is_journal(fd) ? fault_of("jsync") : 0;
+    struct timespec left;
+    int milliseconds;
+
+    if (!is_data_file(fd))
+        return 0;
+    if ((milliseconds = fault_of("hang")) > 0) {
+        left.tv_sec = milliseconds / 1000;
+        left.tv_nsec = milliseconds % 1000 * 1000000L;
+        while (nanosleep(&left, &left) < 0 && errno == EINTR)
+            ;
+    }
+    return fault_of("sync");
 }
 
 #define WRAP_FLUSH(name)                                                    \

@@ -62,7 +62,7 @@ fn find_or_skip(program: &str, what: &str) -> Option<PathBuf> {
 
 /// The shells that are there, each once: sh is often one of the others. They
 /// can trap HUP, even where the tests were started with it ignored, as by
-/// nohup(1): what has a handler here is at its default behind exec(2).
+/// nohup(1): what has a handler here is at its default after exec(2).
 fn shells(what: &str) -> Vec<PathBuf> {
     signal_hook::flag::register(libc::SIGHUP, Arc::default()).unwrap();
     let mut seen = Vec::new();

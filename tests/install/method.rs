@@ -279,7 +279,7 @@ pub(super) const WRONG: [(&str, &str, &str); 58] = [
     (
         "db_size",
         "4X",
-        "'4X' is no number, with K, M or G behind it or not",
+        "'4X' is no number, with K, M or G after it or not",
     ),
     ("stats_file", "s", "'s' is no absolute path"),
     (

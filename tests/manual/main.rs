@@ -204,7 +204,7 @@ fn the_page_has_every_signal() {
         .flat_map(|(tag, _)| tag.split(", "))
         .map(|name| format!("SIG{name}"))
         .collect();
-    let source: BTreeSet<String> = postgrey::server::master::SIGNALS
+    let source: BTreeSet<String> = postgrey::server::SIGNALS
         .iter()
         .map(|signal| signal.to_string())
         .collect();
@@ -214,7 +214,7 @@ fn the_page_has_every_signal() {
 #[test]
 fn the_page_has_the_limits() {
     use postgrey::policy::request::{MAX_ATTRIBUTE, MAX_ATTRIBUTES, MAX_LINE, MAX_REQUEST};
-    use postgrey::server::{engine::MAX_OUTPUT, listener::MAX_LISTENERS, session::STALL_LIMIT};
+    use postgrey::server::{MAX_LISTENERS, STALL_LIMIT, engine::MAX_OUTPUT};
     let lines: Vec<String> = section("LIMITS").into_iter().map(|l| l.text).collect();
     let text = lines.join("\n");
     for limit in [

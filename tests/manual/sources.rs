@@ -68,12 +68,12 @@ impl Source {
                 Token::Blank(length) => (length, true),
                 Token::Code(length) => (length, false),
             };
-            let (taken, behind) = rest.split_at(length);
+            let (taken, after) = rest.split_at(length);
             match is_blank {
                 true => source.code.extend(taken.bytes().map(|_| ' ')),
                 false => source.code.push_str(taken),
             }
-            rest = behind;
+            rest = after;
         }
         source
     }
@@ -200,7 +200,7 @@ fn token(code: &str) -> Token {
     if code.starts_with("//") {
         return Token::Blank(code.find('\n').unwrap_or(code.len()));
     }
-    // A lifetime has no quote behind it.
+    // A lifetime has no quote after it.
     for quoted in ["'\\''", "'\\\\'", "'\"'", "b'\"'", "b'\\''", "b'\\\\'"] {
         if code.starts_with(quoted) {
             return Token::Blank(quoted.len());
@@ -231,7 +231,7 @@ fn text_token(code: &str) -> Token {
             '"' => return Token::Text(code.len() - rest.as_str().len(), said),
             '\\' => match rest.next() {
                 Some('n') => said.push('\n'),
-                // The line goes on behind the blanks of the next.
+                // The line goes on after the blanks of the next.
                 Some('\n') => {
                     let next = rest.as_str().trim_start();
                     rest = next.chars();

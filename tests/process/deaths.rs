@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use postgrey::server::commit::WRITER_PATIENCE;
+use postgrey::server::WRITER_PATIENCE;
 use postgrey::sys::lock::{Claim, LockFile};
 
 use crate::server::{Server, request, test_dir, wait_until};
@@ -57,7 +57,7 @@ fn what_a_dead_writer_took_along_is_sent_to_the_next_at_once() {
 }
 
 #[test]
-fn a_silent_writer_costs_a_second_and_nothing_is_lost() {
+fn a_silent_writer_costs_those_that_wait_a_second() {
     let dir = test_dir();
     let server = Server::start(dir.path(), &["--workers=2"]);
     let mut clients: Vec<_> = (0..16).map(|_| server.connect()).collect();
@@ -68,13 +68,12 @@ fn a_silent_writer_costs_a_second_and_nothing_is_lost() {
     }
     let start = Instant::now();
     for client in &mut clients {
-        // The store was not needed by anybody else: the workers commit alone.
-        assert!(client.reply().unwrap().starts_with("DEFER_IF_PERMIT"));
+        assert_eq!(client.reply().unwrap(), "DUNNO");
     }
+    let took = start.elapsed();
     assert!(
-        start.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        start.elapsed()
+        took > WRITER_PATIENCE / 2 && took < 3 * WRITER_PATIENCE,
+        "{took:?}"
     );
     kill(writer, Signal::SIGCONT).unwrap();
     for client in &mut clients {

@@ -15,6 +15,7 @@ mod spawned;
 mod start;
 mod statistics;
 mod syslog;
+mod trouble;
 
 use std::fs;
 use std::os::unix::process::CommandExt;

@@ -44,11 +44,11 @@ fn start_and_stop(in_background: bool, over_inet: bool, as_user: bool) {
     if in_background {
         let daemon = Daemon::start(dir.path(), &[listen], as_user);
         ask();
-        // A worker and the writer; the one that copies the database has ended.
+        // Two workers and the writer.
         let mut children = Vec::new();
-        wait_until("two children", || {
+        wait_until("three children", || {
             children = children_of(daemon.pid);
-            children.len() == 2
+            children.len() == 3
         });
         daemon.stop();
         assert!(!dir.path().join("db/pid").exists());
@@ -140,7 +140,7 @@ fn no_process_can_become_root_again() {
     }
     let dir = test_dir();
     let server = Server::start(dir.path(), &["--workers=2"]);
-    let mut processes = server.wait_for_journal(3);
+    let mut processes = server.wait_for_children(3);
     processes.push(server.pid());
     let nobody = nobody();
     for pid in processes {

@@ -1,6 +1,7 @@
 //! USR1: the statistics, and what they say of group commit.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -14,12 +15,14 @@ fn statistics_are_shown_once_and_written_to_a_file() {
     let option = format!("--stats-file={}", file.display());
     let server = Server::start(dir.path(), &["--workers=2", &option]);
     server.connect().ask(&[]);
-    let children = server.wait_for_journal(3);
+    let children = server.wait_for_children(3);
     for &pid in children.iter().chain([&server.pid()]) {
         kill(pid, Signal::SIGUSR1).unwrap();
     }
     server.wait_for_log("statistics: requests=1 ", 1);
     wait_until("the file", || file.exists());
+    // A collector is another user.
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o644);
     let text = fs::read_to_string(&file).unwrap();
     assert!(
         text.contains("# TYPE postgrey_requests_total counter\n"),

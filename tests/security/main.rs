@@ -44,7 +44,7 @@ fn modes_and_owners_are_no_wider_than_needed() {
             ],
         );
         server.connect().ask(&[]);
-        let children = server.wait_for_journal(2);
+        let children = server.wait_for_children(3);
         let metadata = fs::metadata(&socket).unwrap();
         assert!(metadata.file_type().is_socket());
         assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (mode, NOBODY));
@@ -85,7 +85,7 @@ fn no_process_can_become_root_again() {
     unsafe { command.pre_exec(move || Ok(nix::unistd::setgroups(&groups)?)) };
     let server = Server::start_by(command, folder.path(), &["--group=nogroup"]);
     for pid in server
-        .wait_for_children(2)
+        .wait_for_children(3)
         .into_iter()
         .chain([server.pid()])
     {
@@ -139,7 +139,7 @@ fn children_hold_the_descriptors_they_need_and_no_more() {
     let mut client = server.connect();
     client.ask(&[]);
     drop(client);
-    let before = server.wait_for_journal(4);
+    let before = server.wait_for_children(4);
     let table = fs::read_to_string("/proc/net/unix").unwrap();
     // Connections that were accepted have the path as well, but not this flag.
     let words = table

@@ -88,7 +88,7 @@ fn read_request(input: &[u8]) -> Result<Request, Failure> {
     ))
 }
 
-/// The request behind a line of postgrey's or of Postfix.
+/// The request that is told by a line of postgrey's or of Postfix.
 fn read_log_line(line: &[u8]) -> Result<Request, Failure> {
     let line = line
         .split(|&octet| octet == b'\n')
@@ -120,7 +120,7 @@ fn own_line(line: &[u8]) -> Option<Request> {
             names.iter().filter_map(|(_, name)| find(text, name)).min()
         };
         let later = &fields[index + 1..];
-        // Behind the start of a later field it is part of that one's value.
+        // After the start of a later field it is part of that one's value.
         match find(rest, name) {
             Some(at) if first_of(rest, later).is_none_or(|later| at < later) => {
                 rest = &rest[at + name.len()..];

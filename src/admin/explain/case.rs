@@ -19,7 +19,7 @@ use crate::sys::clock;
 
 /// Tries looked at until one passes.
 const MOST_TRIES: usize = 12;
-/// Seconds between two tries behind the delay, at least: mail servers wait
+/// Seconds between two tries after the delay, at least: mail servers wait
 /// longer.
 const LEAST_INTERVAL: f64 = 60.0;
 
@@ -133,7 +133,7 @@ impl<'a> Case<'a> {
                 let mut outcomes = Vec::new();
                 let applied = memory.apply_batch(&self.policy.rules, &[command], &mut outcomes);
                 match (applied, outcomes.pop()) {
-                    (Ok(()), Some(outcome)) => Decision::Stored(outcome),
+                    (Ok(_), Some(outcome)) => Decision::Stored(outcome),
                     _ => Decision::StoreFailed,
                 }
             }

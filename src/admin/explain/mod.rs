@@ -240,7 +240,7 @@ fn stored_reason(rules: &Rules, outcome: &Outcome) -> String {
         }
         Verdict::Greylist { .. } => {
             format!(
-                "greylisted: the delay is over, but {} retries behind it count",
+                "greylisted: the delay is over, but {} retries after it count",
                 rules.retry_count
             )
         }

@@ -40,7 +40,7 @@ pub fn read_text(reader: impl BufRead, sink: &mut dyn Sink) -> Result<(), Wrong>
     }
 }
 
-/// `name=value` lines, `HEADER=END`, keys and values in turns behind a blank
+/// `name=value` lines, `HEADER=END`, keys and values in turns after a blank
 /// each, `DATA=END`; perhaps again.
 fn read_db_dump<R: BufRead>(lines: &mut Lines<R>, sink: &mut dyn Sink) -> Result<(), Wrong> {
     let mut key: Vec<u8> = Vec::new();

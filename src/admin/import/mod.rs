@@ -23,7 +23,7 @@ use self::formats::read_text;
 use self::origin::Origin;
 use self::spool::{Section, Spool, SpoolReader, Spooled};
 use super::complain;
-use super::environment::{LiveStore, become_owner, exists};
+use super::environment::{become_owner, exists, open_or_create, server_of};
 use super::failure::Failure;
 use super::options::Id;
 use super::output::Output;
@@ -36,6 +36,7 @@ use crate::policy::record::Database;
 use crate::policy::rules::Rules;
 use crate::store::Store;
 use crate::store::berkeley::{HEAD, is_berkeley, old_berkeley_files};
+use crate::store::lmdb::LmdbStore;
 
 /// Records of one transaction beside a running server: some 30 ms.
 const SLICE: usize = 2000;
@@ -89,7 +90,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     let reading = |error: io::Error| Failure::file(&dbdir, &error);
     refuse_foreign(&sections, &kinds, &mut records, reading)?;
     let map_size = if exists(&dbdir) { 0 } else { db_size };
-    let mut store = LiveStore::open(&dbdir, map_size)?;
+    let mut store = open_or_create(&dbdir, map_size)?;
     let total = sections.iter().map(|section| section.looks.records).sum();
     records.rewind().map_err(reading)?;
     let mut taking = Taking {
@@ -287,11 +288,11 @@ struct Taking<'a> {
 impl Taking<'_> {
     fn take_all(
         &mut self,
-        store: &mut LiveStore,
+        store: &mut LmdbStore,
         records: &mut SpoolReader,
         failed: impl Fn(io::Error) -> Failure + Copy,
     ) -> Result<(), Failure> {
-        let has_server = store.server()?.is_some();
+        let has_server = server_of(store)?.is_some();
         let most = if has_server { SLICE } else { LONE_SLICE };
         let mut slice: Vec<Spooled> = Vec::new();
         loop {
@@ -334,7 +335,7 @@ impl Taking<'_> {
         true
     }
 
-    fn take_slice(&mut self, store: &mut LiveStore, slice: &[Spooled]) -> Result<(), Failure> {
+    fn take_slice(&mut self, store: &mut LmdbStore, slice: &[Spooled]) -> Result<(), Failure> {
         let mut counts = self.counts.clone();
         let edited = store.edit(&mut |records| {
             counts.clone_from(&self.counts);

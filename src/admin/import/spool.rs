@@ -98,7 +98,7 @@ impl Spool {
         ))
     }
 
-    /// Drops everything behind a mark.
+    /// Drops everything after a mark.
     pub fn return_to(&mut self, mark: &Mark) -> io::Result<()> {
         self.file.flush()?;
         let file = self.file.get_mut();

@@ -60,7 +60,7 @@ impl Pattern {
 }
 
 impl Exceptions {
-    /// Adds the lines of `text`, the content of `file`, behind those that are
+    /// Adds the lines of `text`, the content of `file`, after those that are
     /// there, and returns a complaint for each line that is left out. All are
     /// fatal: a client that an exception was written for would be judged by
     /// the rules.
@@ -145,7 +145,7 @@ fn parse_line(line: &[u8]) -> Result<Option<(Pattern, Verdict)>, String> {
     let verdict = match rest.trim_ascii().to_ascii_lowercase().as_slice() {
         b"suspicious" => Verdict::Suspicious,
         b"ok" => Verdict::Ok,
-        b"" => return Err("'suspicious' or 'ok' is missing behind the pattern".into()),
+        b"" => return Err("'suspicious' or 'ok' is missing after the pattern".into()),
         word => {
             let word = String::from_utf8_lossy(word).escape_debug().to_string();
             return Err(format!("'{word}' is neither 'suspicious' nor 'ok'"));
@@ -154,7 +154,7 @@ fn parse_line(line: &[u8]) -> Result<Option<(Pattern, Verdict)>, String> {
     Ok(Some((pattern, verdict)))
 }
 
-/// Splits behind the first `/` that has no backslash in front of it.
+/// Splits after the first `/` that has no backslash in front of it.
 fn split_regex(body: &[u8]) -> Result<(&[u8], &[u8]), String> {
     let mut escaped = false;
     for (index, byte) in body.iter().enumerate() {
@@ -217,7 +217,7 @@ mod tests {
     fn exceptions_go_before_the_rules() {
         let e = exceptions(
             "# a comment\n\n\
-             example.com ok # its servers have figures\r\n\
+             example.com ok # its servers have digits\r\n\
              /^adsl-[a-z]+\\./\tSuspicious\n\
              unknown OK\n",
         );
@@ -269,11 +269,11 @@ mod tests {
         let cases: [(&[u8], &str); 10] = [
             (
                 b"example.com",
-                "'suspicious' or 'ok' is missing behind the pattern",
+                "'suspicious' or 'ok' is missing after the pattern",
             ),
             (
                 b"example.com # ok",
-                "'suspicious' or 'ok' is missing behind the pattern",
+                "'suspicious' or 'ok' is missing after the pattern",
             ),
             (
                 b"example.com maybe",

@@ -128,18 +128,18 @@ mod tests {
 
     #[test]
     fn limits_of_the_rules() {
-        // Rule 2 needs five figures in a row, and in the first label.
+        // Rule 2 needs five digits in a row, and in the first label.
         assert_eq!(suspicious_rule(b"a1234.example.com"), None);
         assert_eq!(suspicious_rule(b"a.b12345.example.com"), None);
         // Rule 1 looks at the first label only, and needs a dot somewhere.
         assert_eq!(suspicious_rule(b"a1b2"), None);
         assert_eq!(suspicious_rule(b"mail.a1b2.example.com"), None);
-        // Rule 3: a label that begins with a figure, three or more behind it,
+        // Rule 3: a label that begins with a digit, three or more after it,
         // the last of which begins with a letter: so no address matches.
         assert_eq!(suspicious_rule(b"1.example.com"), None);
         assert_eq!(suspicious_rule(b"1.a.example.com"), Some(3));
         assert_eq!(suspicious_rule(b"192.0.2.1"), None);
-        // Rule 6 is anchored: a prefix of the host name, with a figure.
+        // Rule 6 is anchored: a prefix of the host name, with a digit.
         assert_eq!(suspicious_rule(b"my-ppp1.example.com"), None);
         assert_eq!(suspicious_rule(b"bdsl1.example.com"), None);
     }

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub(super) enum Shape<'a> {
     /// One to four numbers of one to three digits, between dots.
     Numbers(usize),
-    /// The same, with `/` and digits behind.
+    /// The same, with `/` and digits after.
     Network(usize),
     /// Two colons or more.
     Colons(&'a [u8]),

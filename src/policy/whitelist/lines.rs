@@ -27,7 +27,7 @@ pub(super) enum Content<'a> {
     Blanks,
 }
 
-/// The lines of a file which are not empty behind the comment's removal.
+/// The lines of a file which are not empty after the comment's removal.
 pub(super) fn read_lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
     let line = |(index, raw): (usize, _)| {
         let content = read_content(raw)?;

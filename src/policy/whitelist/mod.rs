@@ -130,7 +130,7 @@ pub(in crate::policy) fn with_lower_case<R>(text: &[u8], ask: impl FnOnce(&[u8])
     }
 }
 
-/// The parts of a text behind each octet for which `is_separator` is true,
+/// The parts of a text after each octet for which `is_separator` is true,
 /// longest first.
 fn suffixes(text: &[u8], is_separator: impl Fn(u8) -> bool) -> impl Iterator<Item = &[u8]> {
     let behind = move |(at, &octet): (usize, &u8)| {

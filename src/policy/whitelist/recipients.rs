@@ -137,7 +137,7 @@ impl RecipientWhitelist {
     }
 }
 
-/// The parts in front of and behind the first `@`.
+/// The parts before and after the first `@`.
 fn split_address(address: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = address.iter().position(|&octet| octet == b'@')?;
     Some((address.get(..at)?, address.get(at + 1..)?))

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 
 use lmdb::Transaction;
 
-use super::{Failure, LmdbStore, failed};
+use super::LmdbStore;
 use crate::policy::record::Database;
 use crate::store::StoreError;
 
@@ -42,14 +42,14 @@ pub struct Reader {
 impl LmdbStore {
     /// How much space there is, and how many records.
     pub fn space(&mut self) -> Result<Space, StoreError> {
-        self.attempt(|open| {
+        self.view(|open| {
             let environment = &open.environment;
-            let info = environment.info().map_err(failed("mdb_env_info"))?;
-            let stat = environment.stat().map_err(failed("mdb_env_stat"))?;
-            let free_pages = environment.freelist().map_err(failed("freelist"))?;
+            let info = environment.info().map_err(open.failed("mdb_env_info"))?;
+            let stat = environment.stat().map_err(open.failed("mdb_env_stat"))?;
+            let free_pages = environment.freelist().map_err(open.failed("freelist"))?;
             let transaction = environment
                 .begin_ro_txn()
-                .map_err(failed("mdb_txn_begin"))?;
+                .map_err(open.failed("mdb_txn_begin"))?;
             let mut records = [0; 3];
             for database in Database::ALL {
                 let handle = open.databases[database as usize].dbi();
@@ -62,10 +62,7 @@ impl LmdbStore {
                         stat,
                     )
                 };
-                if status != 0 {
-                    let error = lmdb::Error::from_err_code(status);
-                    return Err(Failure::Call("mdb_stat", error));
-                }
+                open.result("mdb_stat", status)?;
                 records[database as usize] = stat.ms_entries as u64;
             }
             Ok(Space {
@@ -82,7 +79,7 @@ impl LmdbStore {
 
     /// The processes that have a place for readers.
     pub fn readers(&mut self) -> Result<Vec<Reader>, StoreError> {
-        self.attempt(|open| {
+        self.view(|open| {
             let mut text = Vec::new();
             // SAFETY: the environment is open; LMDB calls the function with the
             // pointer it was given, while `text` lives.
@@ -90,12 +87,7 @@ impl LmdbStore {
                 let context = (&raw mut text).cast();
                 lmdb_sys::mdb_reader_list(open.environment.env(), Some(push_message), context)
             };
-            if status < 0 {
-                return Err(Failure::Call(
-                    "mdb_reader_list",
-                    lmdb::Error::from_err_code(status),
-                ));
-            }
+            open.result("mdb_reader_list", status.min(0))?;
             Ok(readers_in(&String::from_utf8_lossy(&text)))
         })
     }
@@ -103,7 +95,7 @@ impl LmdbStore {
     /// Copies the environment, as it is at this moment and as small as can be,
     /// into a file.
     pub fn copy_to(&mut self, file: &File) -> Result<(), StoreError> {
-        self.attempt(|open| {
+        self.view(|open| {
             // SAFETY: the environment and the file are open during the call.
             let status = unsafe {
                 lmdb_sys::mdb_env_copyfd2(
@@ -112,13 +104,7 @@ impl LmdbStore {
                     lmdb_sys::MDB_CP_COMPACT,
                 )
             };
-            if status == 0 {
-                return Ok(());
-            }
-            Err(Failure::Call(
-                "mdb_env_copy",
-                lmdb::Error::from_err_code(status),
-            ))
+            open.result("mdb_env_copy", status)
         })
     }
 }
@@ -151,7 +137,7 @@ fn readers_in(text: &str) -> Vec<Reader> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::LmdbOptions;
+    use super::super::{LmdbOptions, Purpose};
     use super::*;
     use crate::store::Store;
     use std::ops::ControlFlow;
@@ -162,7 +148,8 @@ mod tests {
         let options = |dir: &std::path::Path| LmdbOptions {
             dir: dir.to_owned(),
             map_size: 1 << 22,
-            sync: false,
+            purpose: Purpose::WriteUnflushed,
+            patience: std::time::Duration::ZERO,
         };
         let mut store = LmdbStore::new(options(dir.path()));
         store

@@ -1,0 +1,53 @@
+//! Commits of a process that has no writer: a spawned session.
+//!
+//! The store takes the claim and waits for it for a while; then the request is
+//! answered without the store.
+
+use std::rc::Rc;
+
+use super::apply_counted;
+use crate::log::Log;
+use crate::policy::command::{Command, Outcome};
+use crate::policy::rules::Rules;
+use crate::server::shared::Shared;
+use crate::store::lmdb::LmdbStore;
+use crate::store::{ErrorKind, StoreError};
+
+/// Commits one command at a time.
+pub struct LocalCommit {
+    /// The environment, for reading as well.
+    pub store: LmdbStore,
+    log: Rc<Log>,
+    shared: Shared,
+}
+
+impl LocalCommit {
+    /// Commits into this store.
+    pub fn new(store: LmdbStore, log: Rc<Log>, shared: Shared) -> Self {
+        LocalCommit { store, log, shared }
+    }
+
+    /// Commits an encoded command. An error has been logged.
+    pub fn commit(&mut self, rules: &Rules, mut encoded: &[u8]) -> Result<Outcome, ErrorKind> {
+        let Some(command) = Command::decode(&mut encoded) else {
+            self.log.complain(&StoreError::of_bug().to_string());
+            return Err(ErrorKind::Other);
+        };
+        let mut outcomes = Vec::with_capacity(1);
+        let applied = apply_counted(
+            &mut self.store,
+            rules,
+            &self.shared.counters,
+            &[command],
+            &mut outcomes,
+        );
+        match (applied, outcomes.pop()) {
+            (Ok(_), Some(outcome)) => Ok(outcome),
+            (Ok(_), None) => Err(ErrorKind::Other),
+            (Err(error), _) => {
+                self.log.complain_about(error.cause(), &error.to_string());
+                Err(error.kind)
+            }
+        }
+    }
+}

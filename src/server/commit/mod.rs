@@ -1,0 +1,72 @@
+//! How commands come to be committed: by the writer for all workers
+//! ([`remote`]), or by the process itself where there is no writer ([`local`]).
+
+pub mod local;
+pub mod remote;
+pub mod wire;
+
+use std::time::{Duration, Instant};
+
+use super::counters::{Counter, Counters};
+use crate::policy::command::{Command, Outcome};
+use crate::policy::rules::Rules;
+use crate::store::{CommitReport, Store, StoreError};
+use crate::sys::process::contain_panic;
+
+/// How long the writer may take. A command that is in no transaction by then is
+/// dropped, and its request answered without the store.
+pub const WRITER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Applies commands in one transaction and counts it; outcomes are appended. A
+/// bug fails the batch and no more.
+pub fn apply_counted(
+    store: &mut dyn Store,
+    rules: &Rules,
+    counters: &Counters,
+    commands: &[Command],
+    outcomes: &mut Vec<Outcome>,
+) -> Result<CommitReport, StoreError> {
+    let start = Instant::now();
+    let first = outcomes.len();
+    let applied = contain_panic(|| store.apply_batch(rules, commands, outcomes));
+    let report = applied.unwrap_or_else(|| {
+        counters.add(Counter::Bugs, 1);
+        Err(StoreError::of_bug())
+    });
+    match &report {
+        Ok(_) => counters.add_batch(commands.len(), start.elapsed()),
+        Err(_) => outcomes.truncate(first),
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::command::Now;
+    use crate::server::buggy::BuggyStore;
+    use crate::server::shared::Shared;
+    use crate::store::memory::MemoryStore;
+
+    #[test]
+    fn a_bug_at_applying_fails_the_batch_and_no_more() {
+        let shared = Shared::new(1).unwrap();
+        let counters = &shared.counters;
+        let commands = [Command {
+            now: Now::new(1e9, None),
+            address: b"192.0.2.1",
+            client: b"192.0.2.1",
+            triplet: b"192.0.2.0/a/b",
+            octet: b"1",
+            is_data: false,
+        }];
+        let rules = Rules::default();
+        let mut outcomes = Vec::new();
+        let failed = apply_counted(&mut BuggyStore, &rules, counters, &commands, &mut outcomes);
+        assert_eq!(failed, Err(StoreError::of_bug()));
+        assert_eq!((counters.get(Counter::Bugs), outcomes.len()), (1, 0));
+        let mut memory = MemoryStore::default();
+        apply_counted(&mut memory, &rules, counters, &commands, &mut outcomes).unwrap();
+        assert_eq!(outcomes.len(), 1);
+    }
+}

@@ -1,0 +1,237 @@
+//! From the settings to a running server, and to its end.
+//!
+//! The order of a start: lock, sockets, pid file, privileges, database,
+//! whitelists, children. What needs root comes first; what can fail comes
+//! before anybody is told that the server runs.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::background::Report;
+use super::children::{Links, Parts};
+use super::engine::load_policy;
+use super::listener::{Listeners, MAX_LISTENERS};
+use super::master::Master;
+use super::pidfile::PidFile;
+use super::shared::Shared;
+use super::start_error::{StartError, give_to};
+use super::verification::Reason;
+use crate::config::settings::Settings;
+use crate::config::{VERSION, paths};
+use crate::log::{Level, Log, Sinks, report_panics_to_syslog};
+use crate::policy::record::Database;
+use crate::store::berkeley::old_berkeley_files;
+use crate::store::lmdb::claim::{is_marked, lock_file};
+use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
+use crate::store::{ErrorKind, Store, StoreError};
+use crate::sys::errors::describe;
+use crate::sys::lock::{Claim, LockFile};
+use crate::sys::process::{self, ChildResult, Identity};
+use crate::sys::syslog;
+
+/// Seconds for which a start waits for the first look at the database. Requests
+/// are served from then on, whatever the disk does.
+const FIRST_LOOK: u32 = 1;
+/// How long that look waits for another process that writes.
+const LOOK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// From the settings to a running server, and to its end.
+pub fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
+    let identity = find_identity(settings)?;
+    process::set_umask(0o077);
+    process::forbid_core_dumps()
+        .map_err(|error| StartError::of_io("cannot forbid core dumps", &error))?;
+    let lock = take_daemon_lock(settings, &identity)?;
+    let listeners = Listeners::bind(settings, &identity)?;
+    if listeners.sockets.len() > MAX_LISTENERS {
+        let most = MAX_LISTENERS;
+        return Err(StartError::new(
+            2,
+            format!("ERROR: more than {most} addresses to listen on"),
+        ));
+    }
+    let is_daemon = settings.daemonize;
+    let shared = Shared::new(settings.workers)
+        .map_err(|error| StartError::of_io("cannot share memory", &error))?;
+    let sinks = Sinks {
+        stderr: !is_daemon || settings.log_stderr,
+        syslog: is_daemon,
+    };
+    if is_daemon {
+        syslog::open(&settings.syslog_facility);
+        report_panics_to_syslog();
+    }
+    let log = Rc::new(Log::new(settings.verbosity, sinks, shared.complaints));
+    let pid_file = PidFile::write(settings.pidfile.as_deref(), &identity)?;
+    log_start(&log, &listeners, &identity, is_daemon);
+    process::become_user(&identity)
+        .map_err(|message| StartError::new(255, format!("ERROR: {message}")))?;
+    let doubt = look_at_database(settings, &lock, &log)?;
+    let policy = load_policy(settings, &log);
+    if is_daemon {
+        let keep_stderr = settings.log_stderr;
+        process::close_stdio(keep_stderr)
+            .map_err(|error| StartError::of_io("cannot close standard output", &error))?;
+    }
+    let links = Links::new(settings.workers)
+        .map_err(|error| StartError::of_io("cannot make sockets", &error))?;
+    let parts = Parts {
+        settings: settings.clone(),
+        policy,
+        listeners,
+        lock,
+        log: Rc::clone(&log),
+        shared,
+        links,
+    };
+    let mut master = Master::new(parts, pid_file, report.clone(), doubt)
+        .map_err(|error| StartError::of_io("cannot start", &error))?;
+    let result = master.run();
+    log.write_timestamped(Level::Two, b"Server closing!");
+    master.remove_files();
+    result.map_err(|error| StartError::of_io("the master ends", &error))
+}
+
+/// Whom the server becomes: with root's privileges the user of the settings;
+/// without, whoever started it, unless another user was asked for.
+fn find_identity(settings: &Settings) -> Result<Identity, StartError> {
+    let fail = |message: String| StartError::new(255, format!("ERROR: {message}"));
+    if !process::is_root() && settings.user == paths::USER {
+        return process::current_identity().map_err(fail);
+    }
+    let identity = process::find_identity(&settings.user, settings.group.as_deref(), paths::GROUP)
+        .map_err(fail)?;
+    if identity.uid.is_root() {
+        return Err(fail(format!("--user: \"{}\" is root", settings.user)));
+    }
+    Ok(identity)
+}
+
+/// Makes sure that no other daemon uses the directory.
+fn take_daemon_lock(settings: &Settings, identity: &Identity) -> Result<LockFile, StartError> {
+    let path = lock_file(&settings.dbdir);
+    let fail = |error: io::Error| {
+        let (path, reason) = (path.display(), describe(&error));
+        StartError::new(2, format!("ERROR: can't open lock file: {path}: {reason}"))
+    };
+    let lock = LockFile::new(path.clone(), 0o600);
+    give_to(lock.file().map_err(fail)?, identity).map_err(fail)?;
+    if lock.try_lock(Claim::Daemon).map_err(fail)? {
+        return Ok(lock);
+    }
+    let holder = lock.holder(Claim::Daemon).ok().flatten();
+    let holder = holder.map_or_else(String::new, |pid| format!(" (by process {pid})"));
+    Err(StartError::new(
+        11,
+        format!("ERROR: locked: {}{holder}", path.display()),
+    ))
+}
+
+/// The lines of a start, in the shapes that logwatch knows.
+fn log_start(log: &Log, listeners: &Listeners, identity: &Identity, is_daemon: bool) {
+    let pid = std::process::id();
+    let starting = format!("postgrey (type postgrey {VERSION}) starting! pid({pid})");
+    log.write_timestamped(Level::Two, starting.as_bytes());
+    for line in &listeners.lines {
+        log.write(Level::Two, line.as_bytes());
+    }
+    for warning in &listeners.warnings {
+        log.complain(warning);
+    }
+    if process::is_root() {
+        let (uid, gid) = (identity.uid, identity.gid);
+        log.write(
+            Level::Two,
+            format!("Setting gid to \"{gid} {gid}\"").as_bytes(),
+        );
+        log.write(Level::Two, format!("Setting uid to \"{uid}\"").as_bytes());
+    }
+    if is_daemon {
+        log.write(Level::Two, b"Process Backgrounded");
+    }
+}
+
+/// Opens the database once, in a process of its own, which may die of it: what
+/// the system refuses ends the start; of damage, or a mark, the reason for a
+/// verification comes back.
+fn look_at_database(
+    settings: &Settings,
+    lock: &LockFile,
+    log: &Log,
+) -> Result<Option<Reason>, StartError> {
+    const DAMAGED: &str = "\0";
+    const OLD_FILES: &str = "old files";
+    let looked = process::run_in_child(FIRST_LOOK, || {
+        let found = lock
+            .for_child()
+            .map_err(|error| StoreError::of_io("dup", lock.path(), &error))
+            .and_then(|lock| open_once(settings, lock));
+        match found {
+            Ok(true) => Ok(OLD_FILES.to_owned()),
+            Ok(false) => Ok(String::new()),
+            Err(error) if error.kind == ErrorKind::Damage => Err(format!("{DAMAGED}{error}")),
+            Err(error) if error.kind == ErrorKind::Busy => Ok(String::new()),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+    let doubt = match looked {
+        Ok(ChildResult::Ok(found)) => {
+            if found == OLD_FILES {
+                let dbdir = settings.dbdir.display();
+                let line = format!(
+                    "old Berkeley DB files in {dbdir} are not used: \"postgreyctl --dbdir={dbdir} import {dbdir}\" takes them along"
+                );
+                log.write(Level::One, line.as_bytes());
+            }
+            None
+        }
+        Ok(ChildResult::Err(why)) if why.starts_with(DAMAGED) => Some(Reason::Damage),
+        Ok(ChildResult::Err(why)) => return Err(StartError::new(2, format!("ERROR: {why}"))),
+        Ok(ChildResult::Crashed(_)) => Some(Reason::Damage),
+        Err(error) => {
+            // A disk that hangs, or a machine without room: the children will see.
+            log.complain(&format!("cannot look at the database: {error}"));
+            None
+        }
+    };
+    Ok(match is_marked(&settings.dbdir) {
+        true => Some(Reason::Mark),
+        false => doubt,
+    })
+}
+
+/// True if the greylist is empty beside the records of years in the original's
+/// files: whoever comes from there is told how to take them along.
+fn open_once(settings: &Settings, lock: LockFile) -> Result<bool, StoreError> {
+    if is_marked(&settings.dbdir) {
+        return Ok(false);
+    }
+    let options = LmdbOptions {
+        dir: settings.dbdir.clone(),
+        map_size: settings.db_size,
+        purpose: Purpose::WriteFlushed,
+        patience: LOOK_PATIENCE,
+    };
+    let mut store = LmdbStore::with_lock(options, lock);
+    store.prepare()?;
+    if store.is_short()? {
+        let why = "the file ends before its last page";
+        return Err(StoreError::new(
+            ErrorKind::Damage,
+            "stat",
+            &settings.dbdir,
+            why,
+        ));
+    }
+    if old_berkeley_files(&settings.dbdir).is_empty() {
+        return Ok(false);
+    }
+    let mut is_empty = true;
+    store.scan(Database::Greylist, None, &mut |_| {
+        is_empty = false;
+        ControlFlow::Break(())
+    })?;
+    Ok(is_empty)
+}

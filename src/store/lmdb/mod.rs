@@ -1,0 +1,416 @@
+//! The store of the daemon: one LMDB environment shared by all processes.
+//!
+//! Each process opens it for itself, after its fork. Readers never wait for
+//! writers; writers meet under the claim ([`claim`]), which every commit takes
+//! here, in one place. The map grows when it is full, follows growth by others,
+//! and the environment is opened anew when it was removed or replaced under the
+//! process, so that every trouble ends when its cause does.
+#![allow(unsafe_code)]
+
+pub mod claim;
+mod environment;
+mod inspect;
+#[cfg(test)]
+mod tests;
+
+pub use environment::Purpose;
+pub use inspect::{Reader, Space};
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::{CommitReport, Editor, ErrorKind, Store, StoreError, Visitor};
+use crate::policy::apply::{ReadRecords, Reading, apply, apply_read_only, may_decide_by_reading};
+use crate::policy::command::{Command, Outcome};
+use crate::policy::record::Database;
+use crate::policy::rules::Rules;
+use crate::sys::files::{flush_names, remove_if_there};
+use crate::sys::lock::{Claim, LockFile};
+use claim::{Identity, is_marked, remove_mark, set_mark, take_claim};
+use environment::OpenEnvironment;
+
+/// How often a reading process looks whether its environment is still the one
+/// in the directory, and how long a failed opening is not tried again.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often whoever writes frees the slots of dead readers.
+const CLEAR_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a transaction is begun again after the map has changed.
+const MAX_TRIES: usize = 8;
+
+/// How an environment is opened.
+#[derive(Clone, Debug)]
+pub struct LmdbOptions {
+    /// The directory of the environment; it must exist.
+    pub dir: PathBuf,
+    /// Size of the map in octets; it grows beyond when it is full. 0: as it
+    /// is in the environment.
+    pub map_size: usize,
+    /// What for.
+    pub purpose: Purpose,
+    /// How long another process that has the claim is waited for.
+    pub patience: Duration,
+}
+
+/// An environment, opened when it is first needed.
+pub struct LmdbStore {
+    options: LmdbOptions,
+    lock: Rc<LockFile>,
+    open: Option<OpenEnvironment>,
+    /// The last failure to open, and when.
+    failure: Option<(Instant, StoreError)>,
+    /// An environment was open and was closed because there is another.
+    was_replaced: bool,
+}
+
+impl LmdbStore {
+    /// A store on this environment; nothing is opened yet.
+    pub fn new(options: LmdbOptions) -> Self {
+        let lock = LockFile::new(claim::lock_file(&options.dir), 0o600);
+        LmdbStore::with_lock(options, lock)
+    }
+
+    /// The same with a lock file that is open already.
+    pub fn with_lock(options: LmdbOptions, lock: LockFile) -> Self {
+        LmdbStore {
+            options,
+            lock: Rc::new(lock),
+            open: None,
+            failure: None,
+            was_replaced: false,
+        }
+    }
+
+    /// A store on the environment in this directory that can only be read,
+    /// with the map it has.
+    pub fn new_reader(dir: &Path) -> Self {
+        LmdbStore::new(LmdbOptions {
+            dir: dir.to_owned(),
+            map_size: 0,
+            purpose: Purpose::Read,
+            patience: Duration::from_secs(5),
+        })
+    }
+
+    /// Opens the environment now, to say at start what is wrong with it.
+    pub fn prepare(&mut self) -> Result<(), StoreError> {
+        self.view(|_| Ok(()))
+    }
+
+    /// True if the data file ends before its last page, so that it is better
+    /// verified.
+    pub fn is_short(&mut self) -> Result<bool, StoreError> {
+        self.view(|open| Ok(open.is_short()))
+    }
+
+    /// Closes the environment; the next use opens it again.
+    pub fn close(&mut self) {
+        self.open = None;
+        self.failure = None;
+    }
+
+    /// The lock file, for other claims on the directory.
+    pub fn lock(&self) -> &LockFile {
+        &self.lock
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.options.dir
+    }
+
+    /// An orderly end: flushes everything and removes the mark of commits without
+    /// a flush, which the next one would set again.
+    pub fn end(&mut self) -> Result<(), StoreError> {
+        let dir = self.options.dir.clone();
+        let is_left_marked = self.options.purpose == Purpose::WriteUnflushed && is_marked(&dir);
+        if self.open.is_none() && !is_left_marked {
+            return Ok(());
+        }
+        self.commit(|open| {
+            let flushed = open.environment.sync(true);
+            flushed.map_err(open.failed("mdb_env_sync"))?;
+            match std::mem::take(&mut open.is_marked) {
+                true => {
+                    remove_mark(&dir).map_err(|e| StoreError::of_io("remove the mark", &dir, &e))
+                }
+                false => Ok(()),
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Puts another file in the place of the database: the one `make` makes and
+    /// flushes. Nobody may use the old one: no daemon, no other process that has
+    /// it open, and none can open it meanwhile. What is read from this store
+    /// afterwards is from the new file.
+    pub fn replace<E: From<StoreError>>(
+        &mut self,
+        make: impl FnOnce(&mut Self) -> Result<PathBuf, E>,
+    ) -> Result<(), E> {
+        self.prepare()?;
+        let _claim = take_claim(&mut self.lock, self.options.patience)?;
+        let dir = self.options.dir.clone();
+        let failed = |error: io::Error| StoreError::of_io("replace", &dir, &error);
+        if !self.lock.try_lock(Claim::Daemon).map_err(failed)? {
+            let pid = self.lock.holder(Claim::Daemon).map_err(failed)?;
+            let pid = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
+            let why = format!("a server runs{pid}: stop it first");
+            return Err(StoreError::new(ErrorKind::Busy, "replace", &dir, why).into());
+        }
+        let made = self.refuse_company().map_err(E::from);
+        let made = made.and_then(|()| make(self));
+        self.close();
+        let replaced = made.and_then(|part| {
+            let placed = claim::put_in_place(&part, &dir);
+            placed.map_err(|error| E::from(failed(error)))
+        });
+        let unlocked = self.lock.unlock(Claim::Daemon).map_err(failed);
+        replaced.and(unlocked.map_err(E::from))
+    }
+
+    /// Fails if another process has the environment open; under the claim.
+    fn refuse_company(&mut self) -> Result<(), StoreError> {
+        let refused = |why: &str, dir| Err(StoreError::new(ErrorKind::Busy, "replace", dir, why));
+        self.close_if_replaced();
+        if self.open.is_none() {
+            return refused("it was just replaced", &self.options.dir);
+        }
+        self.view(|open| open.clear_stale_readers())?;
+        let own = std::process::id();
+        let readers = self.readers()?;
+        match readers.iter().find(|r| u32::try_from(r.pid) != Ok(own)) {
+            None => Ok(()),
+            Some(Reader { pid, .. }) => {
+                let why = format!("process {pid} uses the database: nobody else may meanwhile");
+                refused(&why, &self.options.dir)
+            }
+        }
+    }
+
+    /// Damage that LMDB itself does not see.
+    pub(super) fn damage(&self, what: &'static str, reason: impl ToString) -> StoreError {
+        StoreError::new(ErrorKind::Damage, what, &self.options.dir, reason)
+    }
+
+    fn close_if_replaced(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.checked = Instant::now();
+            if Identity::of(&self.options.dir) != open.identity {
+                self.open = None;
+                self.was_replaced = true;
+            }
+        }
+    }
+
+    /// Opens the environment by the protocol of [`claim`], unless that has just
+    /// failed.
+    fn open_now(&mut self, is_claimed: bool) -> Result<(), StoreError> {
+        if let Some((when, error)) = &self.failure
+            && when.elapsed() < CHECK_INTERVAL
+        {
+            return Err(error.clone());
+        }
+        let opened = self.try_open(is_claimed);
+        self.failure = match &opened {
+            Err(error) if error.kind != ErrorKind::Busy => Some((Instant::now(), error.clone())),
+            _ => None,
+        };
+        self.open = Some(opened?);
+        Ok(())
+    }
+
+    fn try_open(&self, is_claimed: bool) -> Result<OpenEnvironment, StoreError> {
+        let dir = &self.options.dir;
+        let failed = |call| move |error: io::Error| StoreError::of_io(call, dir, &error);
+        if is_claimed {
+            claim::settle(dir, &self.lock).map_err(failed("make lock.mdb"))?;
+        }
+        // LMDB takes an empty file for a new database.
+        let length = std::fs::metadata(claim::data_file(dir)).map_or(0, |found| found.len());
+        if length == 0 && is_claimed && claim::was_opened(&self.lock, dir) {
+            return Err(self.damage("stat", "the file is empty"));
+        }
+        if length == 0 && self.options.purpose == Purpose::Read {
+            // That is no failure: whoever commits begins it.
+            let why = "there is no database yet";
+            return Err(StoreError::new(ErrorKind::Busy, "stat", dir, why));
+        }
+        let is_new = is_claimed && Identity::of(dir).data.is_none();
+        let opened = OpenEnvironment::open(dir, self.options.purpose, self.options.map_size);
+        if is_new && opened.is_err() {
+            // Half a file would be taken for a damaged one. If it cannot be
+            // removed, it is.
+            let _ = remove_if_there(&claim::data_file(dir));
+        }
+        let open = opened?;
+        if is_new {
+            // What is flushed into a file is lost with its name.
+            flush_names(dir).map_err(failed("flush"))?;
+        }
+        if is_claimed {
+            claim::record_pair(&self.lock, &open.identity).map_err(failed("note the files"))?;
+        }
+        Ok(open)
+    }
+
+    /// Runs a reading transaction.
+    fn view<T>(
+        &mut self,
+        mut run: impl FnMut(&OpenEnvironment) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let is_due = |open: &OpenEnvironment| open.checked.elapsed() >= CHECK_INTERVAL;
+        if self.open.as_ref().is_some_and(is_due) {
+            self.close_if_replaced();
+        }
+        if self.open.is_none() {
+            let _claim = match self.options.purpose {
+                Purpose::Verify => None,
+                purpose => match take_claim(&mut self.lock, self.options.patience) {
+                    // Nobody can write there, nor replace anything.
+                    Err(_) if purpose == Purpose::Read && self.is_read_only() => None,
+                    claim => Some(claim?),
+                },
+            };
+            self.open_now(_claim.is_some())?;
+        }
+        self.try_often(&mut CommitReport::default(), |open| run(open))
+    }
+
+    fn is_read_only(&self) -> bool {
+        let refused = self.lock.file().err().and_then(|e| e.raw_os_error());
+        refused == Some(libc::EROFS)
+    }
+
+    /// Runs a write transaction under the claim: the one place where records
+    /// are changed.
+    fn commit<T>(
+        &mut self,
+        run: impl FnMut(&mut OpenEnvironment) -> Result<T, StoreError>,
+    ) -> Result<(T, CommitReport), StoreError> {
+        let _claim = take_claim(&mut self.lock, self.options.patience)?;
+        self.close_if_replaced();
+        if self.open.is_none() {
+            self.open_now(true)?;
+        }
+        let mut report = CommitReport {
+            was_replaced: std::mem::take(&mut self.was_replaced),
+            ..CommitReport::default()
+        };
+        self.prepare_commit()?;
+        let value = self.try_often(&mut report, run)?;
+        Ok((value, report))
+    }
+
+    /// What has to be done before a commit: the mark of one without a flush,
+    /// and, now and then, clearing the slots of dead readers.
+    fn prepare_commit(&mut self) -> Result<(), StoreError> {
+        let dir = &self.options.dir;
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        if self.options.purpose == Purpose::WriteUnflushed && !open.is_marked {
+            set_mark(dir).map_err(|error| StoreError::of_io("set the mark", dir, &error))?;
+            open.is_marked = true;
+        }
+        if open.cleared.elapsed() >= CLEAR_INTERVAL {
+            open.cleared = Instant::now();
+            open.clear_stale_readers()?;
+        }
+        Ok(())
+    }
+
+    /// Runs a transaction, again when the map has changed: grown by another
+    /// process, or grown here because it was full; and when slots of dead
+    /// readers were in its way.
+    fn try_often<T>(
+        &mut self,
+        report: &mut CommitReport,
+        mut run: impl FnMut(&mut OpenEnvironment) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut tries = 1;
+        loop {
+            let Some(open) = &mut self.open else {
+                return Err(StoreError::of_bug());
+            };
+            let error = match run(open) {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let error = match open.make_way(error.kind) {
+                Ok(true) if tries < MAX_TRIES => {
+                    report.has_grown |= error.kind == ErrorKind::MapFull;
+                    tries += 1;
+                    continue;
+                }
+                Ok(_) => error,
+                Err(error) => error,
+            };
+            // After some of these errors LMDB has unmapped it, or would go on
+            // saying so.
+            if error.kind != ErrorKind::Other {
+                self.open = None;
+            }
+            return Err(error);
+        }
+    }
+}
+
+impl Store for LmdbStore {
+    fn try_read(&mut self, rules: &Rules, command: &Command) -> Result<Reading, StoreError> {
+        if !may_decide_by_reading(rules, command) {
+            return Ok(Reading::NeedsWrite);
+        }
+        self.view(|open| apply_read_only(&open.read()?, rules, command))
+    }
+
+    fn apply_batch(
+        &mut self,
+        rules: &Rules,
+        commands: &[Command],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<CommitReport, StoreError> {
+        let start = outcomes.len();
+        let result = self.commit(|open| {
+            outcomes.truncate(start);
+            let mut writing = open.write()?;
+            for command in commands {
+                outcomes.push(apply(&mut writing, rules, command)?);
+            }
+            writing.commit()
+        });
+        if result.is_err() {
+            outcomes.truncate(start);
+        }
+        result.map(|((), report)| report)
+    }
+
+    fn scan(
+        &mut self,
+        database: Database,
+        after: Option<&[u8]>,
+        visit: &mut Visitor,
+    ) -> Result<bool, StoreError> {
+        self.view(|open| open.read()?.scan(database, after, visit))
+    }
+
+    fn read(&mut self, keys: &[(Database, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.view(|open| {
+            let view = open.read()?;
+            let value = |&(database, key): &(Database, &[u8])| {
+                Ok(view.get(database, key)?.map(<[u8]>::to_vec))
+            };
+            keys.iter().map(value).collect()
+        })
+    }
+
+    fn edit(&mut self, edit: &mut Editor) -> Result<CommitReport, StoreError> {
+        let result = self.commit(|open| {
+            let mut writing = open.write()?;
+            edit(&mut writing)?;
+            writing.commit()
+        });
+        result.map(|((), report)| report)
+    }
+}
