@@ -17,7 +17,7 @@ use crate::{Scenario, Stage, check};
 
 const SLEEP: Duration = Duration::from_secs(2);
 /// Of `--delay`, counted from before the sleep in whole seconds: well over the
-/// sleep and a second, so that on a busy machine a retry right behind the
+/// sleep and a second, so that on a busy machine a retry right after the
 /// sleep is early, and below the sleep and [`LATER`], so that the next is not.
 const DELAY: &str = "--delay=5";
 const LATER: Duration = Duration::from_millis(3200);
@@ -300,7 +300,7 @@ fn patient(stage: &Stage, port: u16, server: &Server, (how, name): (&str, &str))
     let entry = server.records(Database::Tarpit).remove(address);
     check(
         entry.is_none(),
-        &format!("{how}, patient: out of the tarpit behind DATA"),
+        &format!("{how}, patient: out of the tarpit after DATA"),
         format!("{entry:?}"),
     );
     let mail = stage.postfix.wait_for_mail(&subject, 1).remove(0);
@@ -321,7 +321,7 @@ fn patient(stage: &Stage, port: u16, server: &Server, (how, name): (&str, &str))
 }
 
 /// A client that hangs up in the tarpit is greylisted from then on; the second
-/// retry behind the delay passes.
+/// retry after the delay passes.
 fn impatient(stage: &Stage, port: u16, server: &Server, how: &str) {
     let address = "198.51.100.66";
     let subject = format!("{how} impatient");
@@ -353,7 +353,7 @@ fn impatient(stage: &Stage, port: u16, server: &Server, how: &str) {
     let (_, reply) = offer();
     check(
         reply.code == 450 && is_quick(&reply),
-        &format!("{how}, impatient: first retry behind the delay is put off (--retry-count=2)"),
+        &format!("{how}, impatient: first retry after the delay is put off (--retry-count=2)"),
         &reply,
     );
     let (mut smtp, reply) = offer();
@@ -379,7 +379,7 @@ fn impatient(stage: &Stage, port: u16, server: &Server, how: &str) {
     let entry = server.records(Database::Tarpit).remove(address);
     check(
         entry.is_none(),
-        &format!("{how}, impatient: out of the tarpit behind DATA"),
+        &format!("{how}, impatient: out of the tarpit after DATA"),
         format!("{entry:?}"),
     );
     let mail = stage.postfix.wait_for_mail(&subject, 1).remove(0);
@@ -411,7 +411,7 @@ fn tarpit_alone(stage: &Stage, port: u16, policy: u16) {
     let reply = smtp.offer("a@s.example", "u@example.org");
     check(
         reply.code == 250 && is_quick(&reply),
-        "--tarpit alone: passes behind the delay",
+        "--tarpit alone: passes after the delay",
         &reply,
     );
     smtp.deliver("tarpit-alone");
@@ -494,5 +494,5 @@ fn sleepers(stage: &Stage, port: u16, policy: u16) {
         format!("{right} of {SLEEPERS}, the last after {longest:.1?}"),
     );
     let left = server.records(Database::Tarpit).len();
-    check(left == 0, "sleepers: the tarpit is empty behind DATA", left);
+    check(left == 0, "sleepers: the tarpit is empty after DATA", left);
 }
