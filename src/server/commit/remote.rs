@@ -144,7 +144,9 @@ impl RemoteCommit {
                     if !batch.has_room(pending.command.len()) {
                         break;
                     }
-                    batch.push(self.first_tag + at as u64, pending.since, &pending.command);
+                    // Nobody tries again what nobody waits for: it is never late.
+                    let since = pending.owner.map_or(u64::MAX, |_| pending.since);
+                    batch.push(self.first_tag + at as u64, since, &pending.command);
                     packed += 1;
                 }
                 at += 1;
@@ -204,9 +206,9 @@ impl RemoteCommit {
         while let Some(Some(oldest)) = self.pending.front()
             && is_overdue(oldest.since, now)
         {
+            overdue += u64::from(oldest.owner.is_some());
             self.finish(0, None, done);
             self.drop_finished();
-            overdue += 1;
         }
         if overdue > 0 {
             self.shared.counters.add(Counter::WriterSilent, overdue);
