@@ -11,9 +11,10 @@
 //! * `postgrey.lock` says which pair belongs together. [`settle`] comes before
 //!   every opening: it removes a `lock.mdb` that does not belong to the
 //!   `data.mdb`, and makes a new one, whole.
-//! * Each commit looks, under the claim, whether both files are still those that
-//!   this process has open. If not it opens the new ones first: nothing is
-//!   committed into a file that is gone.
+//! * Each commit looks, under the claim, whether `lock.mdb` is still the one that
+//!   this process has open. If not it opens the new pair first: nothing is
+//!   committed into a file that is gone. (Who moves a file into the place of
+//!   `data.mdb` alone, by hand and while it is in use, is noticed within a second.)
 //! * [`put_in_place`] first gives the new file, which is flushed, the name
 //!   `data.mdb.next`; then it removes `lock.mdb`, which ends the old pair; then
 //!   it gives the new file its name. After a kill -9 before the removal the old
@@ -120,6 +121,11 @@ impl Identity {
         }
     }
 
+    /// `lock.mdb` in a directory.
+    pub(super) fn of_reader_file(dir: &Path) -> Option<(u64, u64)> {
+        identity_of(&reader_file(dir))
+    }
+
     /// As the lock file holds it: always of the same length, so that it is
     /// written in one piece.
     fn text(&self) -> String {
@@ -143,20 +149,26 @@ impl Drop for HeldClaim {
     }
 }
 
-/// Takes the claim, and waits for it so long. A lock file that was replaced is
-/// opened anew: a claim on the old one would keep nobody off.
-pub(super) fn take_claim(
-    lock: &mut Rc<LockFile>,
-    patience: Duration,
-) -> Result<HeldClaim, StoreError> {
+/// Opens a lock file that was replaced anew: a claim on the old one would keep
+/// nobody off.
+pub(super) fn follow_lock_file(lock: &mut Rc<LockFile>) -> Result<(), StoreError> {
+    match Rc::get_mut(lock) {
+        Some(lock) => {
+            let followed = lock.follow_path();
+            followed.map_err(|error| StoreError::of_io("claim", lock.path(), &error))
+        }
+        // The claim is held.
+        None => Ok(()),
+    }
+}
+
+/// Takes the claim, and waits for it so long.
+pub(super) fn take_claim(lock: &Rc<LockFile>, patience: Duration) -> Result<HeldClaim, StoreError> {
     let begun = Instant::now();
     let mut pause = Duration::from_micros(100);
+    let path = lock.path();
+    let failed = |error: io::Error| StoreError::of_io("claim", path, &error);
     loop {
-        let path = lock.path().to_owned();
-        let failed = |error: io::Error| StoreError::of_io("claim", &path, &error);
-        if let Some(lock) = Rc::get_mut(lock) {
-            lock.follow_path().map_err(failed)?;
-        }
         if lock.try_lock(Claim::Commit).map_err(failed)? {
             return Ok(HeldClaim {
                 lock: Rc::clone(lock),
@@ -168,7 +180,7 @@ pub(super) fn take_claim(
                 _ => "another process".to_owned(),
             };
             let why = format!("{who} has been writing for {} s", patience.as_secs());
-            return Err(StoreError::new(ErrorKind::Busy, "claim", &path, why));
+            return Err(StoreError::new(ErrorKind::Busy, "claim", path, why));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -388,9 +400,10 @@ mod tests {
     fn the_claim_follows_a_lock_file_that_was_replaced() {
         let (dir, _) = folder(&[]);
         let mut lock = Rc::new(LockFile::new(lock_file(dir.path()), 0o600));
-        drop(take_claim(&mut lock, Duration::ZERO).unwrap());
+        drop(take_claim(&lock, Duration::ZERO).unwrap());
         fs::remove_file(lock_file(dir.path())).unwrap();
-        drop(take_claim(&mut lock, Duration::ZERO).unwrap());
+        follow_lock_file(&mut lock).unwrap();
+        drop(take_claim(&lock, Duration::ZERO).unwrap());
         assert!(lock_file(dir.path()).exists());
     }
 }

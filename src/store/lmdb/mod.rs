@@ -28,7 +28,7 @@ use crate::policy::record::Database;
 use crate::policy::rules::Rules;
 use crate::sys::files::{flush_names, remove_if_there};
 use crate::sys::lock::{Claim, LockFile};
-use claim::{Identity, is_marked, remove_mark, set_mark, take_claim};
+use claim::{HeldClaim, Identity, follow_lock_file, is_marked, remove_mark, set_mark, take_claim};
 use environment::OpenEnvironment;
 
 /// How often a reading process looks whether its environment is still the one
@@ -150,7 +150,8 @@ impl LmdbStore {
         make: impl FnOnce(&mut Self) -> Result<PathBuf, E>,
     ) -> Result<(), E> {
         self.prepare()?;
-        let _claim = take_claim(&mut self.lock, self.options.patience)?;
+        follow_lock_file(&mut self.lock)?;
+        let _claim = take_claim(&self.lock, self.options.patience)?;
         let dir = self.options.dir.clone();
         let failed = |error: io::Error| StoreError::of_io("replace", &dir, &error);
         if !self.lock.try_lock(Claim::Daemon).map_err(failed)? {
@@ -267,7 +268,7 @@ impl LmdbStore {
         if self.open.is_none() {
             let _claim = match self.options.purpose {
                 Purpose::Verify => None,
-                purpose => match take_claim(&mut self.lock, self.options.patience) {
+                purpose => match self.claim_files() {
                     // Nobody can write there, nor replace anything.
                     Err(_) if purpose == Purpose::Read && self.is_read_only() => None,
                     claim => Some(claim?),
@@ -289,8 +290,7 @@ impl LmdbStore {
         &mut self,
         run: impl FnMut(&mut OpenEnvironment) -> Result<T, StoreError>,
     ) -> Result<(T, CommitReport), StoreError> {
-        let _claim = take_claim(&mut self.lock, self.options.patience)?;
-        self.close_if_replaced();
+        let _claim = self.claim_files()?;
         if self.open.is_none() {
             self.open_now(true)?;
         }
@@ -301,6 +301,31 @@ impl LmdbStore {
         self.prepare_commit()?;
         let value = self.try_often(&mut report, run)?;
         Ok((value, report))
+    }
+
+    /// Takes the claim on the files that are in place. Each time `lock.mdb` is
+    /// looked at, which changes with every replacement; once a second everything,
+    /// for those who know no protocol. (Not more often: to ask for the times of a
+    /// file makes some systems flush more at its next write.)
+    fn claim_files(&mut self) -> Result<HeldClaim, StoreError> {
+        let is_due = |open: &OpenEnvironment| open.checked.elapsed() >= CHECK_INTERVAL;
+        let mut looks_at_all = self.open.as_ref().is_none_or(is_due);
+        loop {
+            if looks_at_all {
+                follow_lock_file(&mut self.lock)?;
+            }
+            let claim = take_claim(&self.lock, self.options.patience)?;
+            if looks_at_all {
+                self.close_if_replaced();
+                return Ok(claim);
+            }
+            let in_place = Identity::of_reader_file(&self.options.dir);
+            let is_same = |open: &OpenEnvironment| open.identity.lock == in_place;
+            if self.open.as_ref().is_some_and(is_same) {
+                return Ok(claim);
+            }
+            looks_at_all = true;
+        }
     }
 
     /// What has to be done before a commit: the mark of one without a flush,
