@@ -7,7 +7,7 @@
 use super::client::ClientAddress;
 use super::command::{Command, Now, Outcome, Verdict};
 use super::instances::Instances;
-use super::line::{Level, Reason, push_action, push_whitelisted};
+use super::line::{Level, Reason, push_action, push_tarpit_whitelisted, push_whitelisted};
 use super::request::{Attribute, Request};
 use super::rules::{Rules, Texts};
 use super::s25r::Exceptions;
@@ -271,8 +271,7 @@ impl Policy {
         let text = request.text(Attribute::ClientAddress);
         let name = request.text(Attribute::ClientName);
         if verdict == Verdict::TarpitPassed {
-            line.extend_from_slice(b"tarpit ");
-            return push_whitelisted(line, name, text);
+            return push_tarpit_whitelisted(line, name, text);
         }
         let mut address = Vec::new();
         if let Some(client) = ClientAddress::new(&self.rules, text) {

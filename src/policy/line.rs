@@ -108,7 +108,32 @@ pub fn push_whitelisted(line: &mut Vec<u8>, client_name: &[u8], address: &[u8]) 
     }
 }
 
+/// Appends `tarpit whitelisted: NAME[ADDRESS]`, with the brackets even without a
+/// name, as in taRgrey.
+pub fn push_tarpit_whitelisted(line: &mut Vec<u8>, client_name: &[u8], address: &[u8]) {
+    for part in [b"tarpit whitelisted: ", client_name, b"[", address, b"]"] {
+        line.extend_from_slice(part);
+    }
+}
+
 /// What is false in the original's language is not shown.
 fn is_shown(value: &[u8]) -> bool {
     !value.is_empty() && value != b"0"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_after_the_tarpit_has_brackets_with_and_without_a_name() {
+        for (name, expected) in [
+            ("", "tarpit whitelisted: [203.0.113.7]"),
+            ("a.example", "tarpit whitelisted: a.example[203.0.113.7]"),
+        ] {
+            let mut line = Vec::new();
+            push_tarpit_whitelisted(&mut line, name.as_bytes(), b"203.0.113.7");
+            assert_eq!(String::from_utf8_lossy(&line), expected);
+        }
+    }
 }

@@ -155,9 +155,26 @@ pub struct RequestReader {
     request: Request,
     /// The last event ended a request: the next byte starts a new one.
     ended: bool,
+    ignores_test_time: bool,
+    /// A request had a time that was ignored, since this was last asked.
+    has_ignored_time: bool,
 }
 
 impl RequestReader {
+    /// A reader for a peer that is not to choose the time of its requests: their
+    /// `policy_test_time` is taken for absent.
+    pub fn ignoring_test_time() -> Self {
+        RequestReader {
+            ignores_test_time: true,
+            ..RequestReader::default()
+        }
+    }
+
+    /// True once after a request that wanted to choose its time and may not.
+    pub fn take_ignored_time(&mut self) -> bool {
+        std::mem::take(&mut self.has_ignored_time)
+    }
+
     /// The request of the last [`Event::Request`] or [`Event::Unrecognized`].
     pub fn request(&self) -> &Request {
         &self.request
@@ -249,7 +266,12 @@ impl RequestReader {
         if self.attributes > MAX_ATTRIBUTES {
             self.limit = Some(Limit::Attributes);
         } else if let Some(attribute) = Attribute::of_name(name) {
-            self.request.set(attribute, value);
+            match attribute {
+                Attribute::PolicyTestTime if self.ignores_test_time => {
+                    self.has_ignored_time = true;
+                }
+                _ => self.request.set(attribute, value),
+            }
         }
         None
     }
@@ -413,5 +435,14 @@ mod tests {
         ]
         .concat();
         assert_eq!(events(&text).0, [Event::Request]);
+    }
+
+    #[test]
+    fn who_is_not_to_choose_the_time_does_not() {
+        let mut reader = RequestReader::ignoring_test_time();
+        let text = b"request=smtpd_access_policy\npolicy_test_time=1\n\n";
+        assert_eq!(reader.next_event(&mut &text[..]), Some(Event::Request));
+        assert_eq!(reader.request().get(Attribute::PolicyTestTime), None);
+        assert!(reader.take_ignored_time() && !reader.take_ignored_time());
     }
 }

@@ -67,13 +67,14 @@ impl Acceptor {
         self.paused_until
     }
 
-    /// Appends a new connection of each listener, for a worker that has so many.
+    /// Appends a new connection of each listener, and whether it is from this
+    /// machine, for a worker that has so many.
     /// An error says that descriptors have run out.
     pub fn accept(
         &mut self,
         connections: usize,
         poll: &mut PollSet,
-        accepted: &mut Vec<Socket>,
+        accepted: &mut Vec<(Socket, bool)>,
     ) -> io::Result<()> {
         let is_late = self.paused_until.is_some_and(|at| at <= Instant::now());
         let is_ready = |index: usize| poll.readiness(self.first + index).input;
@@ -89,7 +90,7 @@ impl Acceptor {
             match listener.accept() {
                 Ok((socket, peer)) => {
                     self.log_connection(&peer);
-                    accepted.push(socket);
+                    accepted.push((socket, is_local(&peer)));
                 }
                 Err(error) if is_descriptor_limit(&error) => return Err(error),
                 // There is none, or another worker was quicker.
@@ -129,6 +130,35 @@ impl Acceptor {
     }
 }
 
+/// True for UNIX sockets and loopback addresses, IPv4 ones in IPv6 too.
+fn is_local(peer: &SockAddr) -> bool {
+    let address = peer.as_socket().map(|address| address.ip().to_canonical());
+    address.is_none_or(|address| address.is_loopback())
+}
+
 fn is_descriptor_limit(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    #[test]
+    fn peers_on_this_machine_are_told() {
+        for (address, expected) in [
+            ("127.0.0.1:1", true),
+            ("127.8.9.1:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("192.0.2.1:1", false),
+            ("[::ffff:192.0.2.1]:1", false),
+            ("[2001:db8::1]:1", false),
+        ] {
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(is_local(&address.into()), expected, "{address}");
+        }
+        assert!(is_local(&SockAddr::unix("/nowhere").unwrap()));
+    }
 }

@@ -52,12 +52,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A new connection.
-    pub fn new(socket: Socket, serial: u32, now: Instant) -> Self {
+    /// A new connection; who is not on this machine cannot choose the time of
+    /// its requests.
+    pub fn new(socket: Socket, is_local: bool, serial: u32, now: Instant) -> Self {
         Connection {
             socket,
             serial,
-            reader: RequestReader::default(),
+            reader: match is_local {
+                true => RequestReader::default(),
+                false => RequestReader::ignoring_test_time(),
+            },
             input: Vec::new(),
             replies: Replies::default(),
             written: 0,
@@ -154,7 +158,7 @@ mod tests {
     fn who_is_silent_makes_room_unless_it_sleeps() {
         let start = Instant::now();
         let (socket, _peer) = UnixStream::pair().unwrap();
-        let mut connection = Connection::new(socket.into(), 0, start);
+        let mut connection = Connection::new(socket.into(), true, 0, start);
         let later = start + LEAST_IDLE;
         assert!(!connection.may_make_room(later - Duration::from_millis(1)));
         assert!(connection.may_make_room(later));

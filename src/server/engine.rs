@@ -153,6 +153,10 @@ impl Engine {
         let Some(event) = reader.next_event(input) else {
             return ControlFlow::Break(Advance::NeedInput);
         };
+        if reader.take_ignored_time() {
+            self.log
+                .complain("policy_test_time is taken from this machine only");
+        }
         match event {
             Event::Request => match self.decide(store, reader, commands) {
                 Some(decision) => self.answer(reader, &decision, replies),

@@ -305,8 +305,8 @@ impl Worker {
                 self.acceptor.wait_for_descriptors(&error, &mut self.poll);
             }
         }
-        for socket in accepted {
-            self.add(socket);
+        for (socket, is_local) in accepted {
+            self.add(socket, is_local);
         }
     }
 
@@ -327,14 +327,14 @@ impl Worker {
         true
     }
 
-    fn add(&mut self, socket: Socket) {
+    fn add(&mut self, socket: Socket, is_local: bool) {
         // Both fail only on sockets that fail at the next call anyway. Replies
         // are written whole, so there is nothing to gather.
         let _ = socket.set_nonblocking(true);
         let _ = socket.set_tcp_nodelay(true);
         self.shared.counters.add(Counter::Connections, 1);
         self.serial = self.serial.wrapping_add(1);
-        let connection = Connection::new(socket, self.serial, Instant::now());
+        let connection = Connection::new(socket, is_local, self.serial, Instant::now());
         let index = self.connections.insert(connection);
         let count = self.connections.len();
         self.shared
