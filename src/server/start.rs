@@ -34,6 +34,8 @@ use crate::sys::syslog;
 /// Seconds for which a start waits for the first look at the database. Requests
 /// are served from then on, whatever the disk does.
 const FIRST_LOOK: u32 = 1;
+/// The files of versions that had a journal.
+const JOURNAL_FILES: [&str; 3] = ["data.mdb.journal", "data.mdb.copy", "data.mdb.rebuilt"];
 /// How long that look waits for another process that writes.
 const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -69,6 +71,7 @@ pub fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     process::become_user(&identity)
         .map_err(|message| StartError::new(255, format!("ERROR: {message}")))?;
     let doubt = look_at_database(settings, &lock, &log)?;
+    tell_of_journal(settings, &log);
     let policy = load_policy(settings, &log);
     if is_daemon {
         let keep_stderr = settings.log_stderr;
@@ -150,6 +153,17 @@ fn log_start(log: &Log, listeners: &Listeners, identity: &Identity, is_daemon: b
     }
     if is_daemon {
         log.write(Level::Two, b"Process Backgrounded");
+    }
+}
+
+/// Names what versions between the releases have left, which nobody uses.
+fn tell_of_journal(settings: &Settings, log: &Log) {
+    let is_there = |name: &&str| settings.dbdir.join(name).exists();
+    let left: Vec<&str> = JOURNAL_FILES.into_iter().filter(is_there).collect();
+    if !left.is_empty() {
+        let (names, dbdir) = (left.join(", "), settings.dbdir.display());
+        let line = format!("files of an unreleased version in {dbdir} are not used: {names}");
+        log.write(Level::One, line.as_bytes());
     }
 }
 

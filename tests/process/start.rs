@@ -230,3 +230,21 @@ fn socket_and_database_files_have_their_modes() {
         assert_eq!(mode(&dir.path().join("db").join(file)), 0o600, "{file}");
     }
 }
+
+#[test]
+fn what_unreleased_versions_have_left_is_named_and_stays() {
+    let dir = test_dir();
+    let journal = dir.path().join("db/data.mdb.journal");
+    fs::write(&journal, "a journal").unwrap();
+    fs::create_dir(dir.path().join("db/data.mdb.rebuilt")).unwrap();
+    let mut server = Server::start(dir.path(), &[]);
+    assert!(server.connect().ask(&[]).starts_with("DEFER_IF_PERMIT"));
+    assert!(server.stop().success());
+    let log = server.log_text();
+    assert_eq!(
+        log.matches(" are not used: data.mdb.journal, data.mdb.rebuilt\n")
+            .count(),
+        1
+    );
+    assert_eq!(fs::read_to_string(&journal).unwrap(), "a journal");
+}
