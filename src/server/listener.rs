@@ -15,7 +15,8 @@ use crate::sys::socket::{self, addresses_of, is_family_missing, patiently, remov
 /// Sockets to listen on at most: a worker looks at all of them each turn.
 pub const MAX_LISTENERS: usize = 64;
 
-/// Listening sockets.
+/// Listening sockets. The files of UNIX sockets go with it, in the process that
+/// made them.
 #[derive(Default)]
 pub struct Listeners {
     /// All of them, non-blocking.
@@ -25,12 +26,14 @@ pub struct Listeners {
     /// What went wrong without being fatal.
     pub warnings: Vec<String>,
     paths: Vec<PathBuf>,
+    owner: u32,
 }
 
 impl Listeners {
     /// Binds everything the settings name.
     pub fn bind(settings: &Settings, identity: &Identity) -> Result<Self, StartError> {
         let mut listeners = Listeners::default();
+        listeners.owner = std::process::id();
         for listen in &settings.listen {
             match listen {
                 Listen::Unix(path) => listeners.bind_unix(path, settings, identity)?,
@@ -151,12 +154,16 @@ impl Listeners {
             .push(format!("Binding to TCP port {port} on host {host}"));
         self.sockets.push(socket);
     }
+}
 
-    /// Removes the files of UNIX sockets; where that is not allowed they stay,
-    /// and the next start replaces them.
-    pub fn remove_files(&self) {
-        for path in &self.paths {
-            let _ = std::fs::remove_file(path);
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        if self.owner == std::process::id() {
+            for path in &self.paths {
+                // Where that is not allowed it stays, and the next start
+                // replaces it.
+                let _ = std::fs::remove_file(path);
+            }
         }
     }
 }

@@ -39,6 +39,13 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How often the statistics file is written.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(60);
 
+/// From here on a signal ends the server in order, however far its start is.
+pub fn watch_signals() -> io::Result<Signals> {
+    let mut watched = SIGNALS.to_vec();
+    watched.push(Signal::SIGCHLD);
+    Signals::install(&watched)
+}
+
 /// The master process.
 pub struct Master {
     parts: Parts,
@@ -61,11 +68,10 @@ impl Master {
     pub fn new(
         parts: Parts,
         pid_file: PidFile,
+        signals: Signals,
         report: Report,
         doubt: Option<Reason>,
-    ) -> io::Result<Self> {
-        let mut watched = SIGNALS.to_vec();
-        watched.push(Signal::SIGCHLD);
+    ) -> Self {
         let workers = (0..parts.settings.workers).map(Role::Worker);
         let now = Instant::now();
         let mut master = Master {
@@ -75,7 +81,7 @@ impl Master {
                 .collect(),
             parts,
             pid_file,
-            signals: Signals::install(&watched)?,
+            signals,
             incarnations: 0,
             reload: Coalesced::default(),
             statistics: Coalesced::default(),
@@ -88,7 +94,7 @@ impl Master {
         if let Some(reason) = doubt {
             master.doubt_database(reason);
         }
-        Ok(master)
+        master
     }
 
     /// Runs the children until a signal ends the server. When all of them
@@ -434,11 +440,5 @@ impl Master {
         // A verifier that was killed may still hold the claim.
         let is_verifying = self.verification.running().is_some();
         is_late || (!is_verifying && self.children.iter().all(|child| child.process.is_none()))
-    }
-
-    /// Removes the files that say where the server is.
-    pub fn remove_files(&self) {
-        self.parts.listeners.remove_files();
-        self.pid_file.remove();
     }
 }

@@ -9,21 +9,25 @@ use super::start_error::{StartError, give_to};
 use crate::sys::lock::{Claim, LockFile};
 use crate::sys::process::Identity;
 
-/// A lock on the file tells a living master from a file left behind.
+/// A lock on the file tells a living master from a file left behind. The file
+/// goes with it, in the process that wrote it.
 #[derive(Default)]
-pub struct PidFile(Option<LockFile>);
+pub struct PidFile {
+    lock: Option<LockFile>,
+    owner: u32,
+}
 
 impl PidFile {
     /// Writes the number of this process into the file, if one is wanted.
     pub fn write(path: Option<&Path>, identity: &Identity) -> Result<Self, StartError> {
         let Some(path) = path else {
-            return Ok(PidFile(None));
+            return Ok(PidFile::default());
         };
         let fail = |error: io::Error| {
             StartError::of_io(&format!("can't write pid file {}", path.display()), &error)
         };
         let lock = LockFile::new(path.to_owned(), 0o644);
-        let mut file = lock.file().map_err(fail)?;
+        lock.file().map_err(fail)?;
         if !lock.try_lock(Claim::Daemon).map_err(fail)? {
             let holder = lock.holder(Claim::Daemon).ok().flatten().unwrap_or(0);
             let message = format!(
@@ -31,18 +35,32 @@ impl PidFile {
             );
             return Err(StartError::new(25, message));
         }
-        file.set_len(0).map_err(fail)?;
-        writeln!(file, "{}", std::process::id()).map_err(fail)?;
-        file.set_permissions(Permissions::from_mode(0o644))
-            .map_err(fail)?;
-        give_to(file, identity).map_err(fail)?;
-        Ok(PidFile(Some(lock)))
+        let written = PidFile {
+            lock: Some(lock),
+            owner: std::process::id(),
+        };
+        written.fill(identity).map_err(fail)?;
+        Ok(written)
     }
 
-    /// Removes it. Where the directory does not allow it, the file is emptied.
-    pub fn remove(&self) {
-        let Some(lock) = &self.0 else { return };
-        if std::fs::remove_file(lock.path()).is_err()
+    fn fill(&self, identity: &Identity) -> io::Result<()> {
+        let Some(lock) = &self.lock else {
+            return Ok(());
+        };
+        let mut file = lock.file()?;
+        file.set_len(0)?;
+        writeln!(file, "{}", std::process::id())?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        give_to(file, identity)
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let Some(lock) = &self.lock else { return };
+        if self.owner == std::process::id()
+            && std::fs::remove_file(lock.path()).is_err()
+            // Where the directory does not allow it, the file is emptied.
             && let Ok(file) = lock.file()
         {
             let _ = file.set_len(0);

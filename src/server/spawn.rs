@@ -28,8 +28,9 @@ use crate::sys::{crash, syslog};
 
 /// Octets read at once.
 const READ_BUFFER: usize = 16 * 1024;
-/// How long another process that writes is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long another process that writes is waited for: by reading, and then by
+/// the commit. Postfix's spawn(8) is often given 10 seconds for both.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a session looks whether the database is in doubt.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -13,7 +13,7 @@ use super::background::Report;
 use super::children::{Links, Parts};
 use super::engine::load_policy;
 use super::listener::{Listeners, MAX_LISTENERS};
-use super::master::Master;
+use super::master::{Master, watch_signals};
 use super::pidfile::PidFile;
 use super::shared::Shared;
 use super::start_error::{StartError, give_to};
@@ -46,6 +46,9 @@ pub fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     process::forbid_core_dumps()
         .map_err(|error| StartError::of_io("cannot forbid core dumps", &error))?;
     let lock = take_daemon_lock(settings, &identity)?;
+    // Before anything is made that an end in order removes.
+    let signals =
+        watch_signals().map_err(|error| StartError::of_io("cannot watch for signals", &error))?;
     let listeners = Listeners::bind(settings, &identity)?;
     if listeners.sockets.len() > MAX_LISTENERS {
         let most = MAX_LISTENERS;
@@ -89,11 +92,9 @@ pub fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
         shared,
         links,
     };
-    let mut master = Master::new(parts, pid_file, report.clone(), doubt)
-        .map_err(|error| StartError::of_io("cannot start", &error))?;
+    let mut master = Master::new(parts, pid_file, signals, report.clone(), doubt);
     let result = master.run();
     log.write_timestamped(Level::Two, b"Server closing!");
-    master.remove_files();
     result.map_err(|error| StartError::of_io("the master ends", &error))
 }
 

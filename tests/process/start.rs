@@ -4,10 +4,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::server::{
-    Client, Server, children_of, common_options, free_port, is_alive, is_root, nobody,
+    Client, PATIENCE, Server, children_of, common_options, free_port, is_alive, is_root, nobody,
     program_for_all, skip, test_dir, wait_until,
 };
 use crate::{Daemon, run};
@@ -247,4 +251,48 @@ fn what_unreleased_versions_have_left_is_named_and_stays() {
         1
     );
     assert_eq!(fs::read_to_string(&journal).unwrap(), "a journal");
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_files() {
+    let dir = test_dir();
+    let [pid_file, socket] = ["db/pid", "db/s"].map(|name| dir.path().join(name));
+    // A directory in its place is only met when sockets and pid file are there.
+    fs::create_dir(dir.path().join("db/lock.mdb")).unwrap();
+    for background in [false, true] {
+        let mut options = common_options(dir.path());
+        options.push(format!("--unix={}", socket.display()).into());
+        options.push(format!("--pidfile={}", pid_file.display()).into());
+        if background {
+            options.push("-d".into());
+        }
+        let (status, message) = run(&options);
+        assert_eq!(status, Some(2), "{message}");
+        assert!(message.contains("lock.mdb"), "{message}");
+        assert!(!pid_file.exists() && !socket.exists(), "{message}");
+    }
+}
+
+#[test]
+fn a_signal_during_the_start_ends_it_in_order() {
+    let dir = test_dir();
+    let [pid_file, socket] = ["db/pid", "db/s"].map(|name| dir.path().join(name));
+    for _ in 0..20 {
+        let mut child = Command::new(program_for_all(dir.path()))
+            .args(common_options(dir.path()))
+            .arg(format!("--unix={}", socket.display()))
+            .arg(format!("--pidfile={}", pid_file.display()))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        while !socket.exists() {
+            assert!(begun.elapsed() < PATIENCE);
+        }
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        let status = child.wait().unwrap();
+        assert!(status.success(), "{status}");
+        assert!(!pid_file.exists() && !socket.exists());
+    }
 }

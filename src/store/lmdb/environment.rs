@@ -66,7 +66,10 @@ fn kind_of(error: lmdb::Error) -> ErrorKind {
         | Error::VersionMismatch
         | Error::Incompatible
         | Error::CursorFull
-        | Error::PageFull => ErrorKind::Damage,
+        | Error::PageFull
+        // What went wrong before it is not always said: a cursor that meets a
+        // damaged root only ends the transaction.
+        | Error::BadTxn => ErrorKind::Damage,
         _ => ErrorKind::Other,
     }
 }

@@ -28,8 +28,10 @@ const WHITELISTED: &str = "198.51.100.1";
 /// What is wrong with the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Damage {
-    /// Pages behind the meta pages, which never came to the disk.
+    /// Pages after the meta pages, which never came to the disk.
     Zeros,
+    /// The page with the names of the databases alone.
+    Root,
     Half,
     OldFormat,
     Text,
@@ -38,8 +40,9 @@ enum Damage {
 }
 
 impl Damage {
-    const ALL: [Damage; 6] = [
+    const ALL: [Damage; 7] = [
         Damage::Zeros,
+        Damage::Root,
         Damage::Half,
         Damage::OldFormat,
         Damage::Text,
@@ -53,6 +56,15 @@ impl Damage {
         let half = octets.len() / 2;
         match self {
             Damage::Zeros => octets[half / 2..half + half / 2].fill(0),
+            Damage::Root => {
+                for meta in [0, PAGE] {
+                    // MDB_meta: what the second of two MDB_db ends with.
+                    let at = meta + 128;
+                    let number = octets[at..at + 8].try_into().unwrap();
+                    let root = usize::try_from(u64::from_ne_bytes(number)).unwrap() * PAGE;
+                    octets[root..root + PAGE].fill(0);
+                }
+            }
             Damage::Half => octets.truncate(half),
             Damage::OldFormat => {
                 for meta in [0, PAGE] {
@@ -107,6 +119,7 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Damage::Zeros => "zeroed middle",
+            Damage::Root => "zeroed root",
             Damage::Half => "cut to half",
             Damage::OldFormat => "old format",
             Damage::Text => "text",
