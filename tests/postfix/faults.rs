@@ -37,7 +37,7 @@ fn violence(stage: &Stage, port: u16, policy: u16) {
         &stage.folder("faults"),
         &[&format!("--inet=127.0.0.1:{policy}"), "--delay=3"],
     );
-    server.wait_for_children(2);
+    server.wait_for_children(3);
     under_traffic(port, "restart", || {
         for _ in 0..2 {
             server.stop();
@@ -46,14 +46,14 @@ fn violence(stage: &Stage, port: u16, policy: u16) {
         }
     });
     under_traffic(port, "kill -9 of each child", || {
-        for pid in server.wait_for_children(2) {
+        for pid in server.wait_for_children(3) {
             kill(pid, Signal::SIGKILL).unwrap();
             std::thread::sleep(Duration::from_millis(1500));
         }
     });
-    let children = server.wait_for_children(2);
+    let children = server.wait_for_children(3);
     check(
-        children.len() == 2,
+        children.len() == 3,
         "kill -9 of each child: replaced",
         format!("{children:?}"),
     );
