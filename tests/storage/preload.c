@@ -127,19 +127,25 @@ static void count_call(void)
         die();
 }
 
-#define WRAP_OPEN(name)                                                     \
-    int name(const char *path, int flags, ...)                              \
-    {                                                                       \
-        mode_t mode = 0;                                                    \
-        va_list rest;                                                       \
-        REAL(name);                                                         \
+/* What creates a file is counted; the mode is the argument after the flags. */
+#define COUNT_CREATION(path, flags, mode)                                   \
+    do {                                                                    \
         if (flags & O_CREAT) {                                              \
+            va_list rest;                                                   \
             va_start(rest, flags);                                          \
             mode = va_arg(rest, mode_t);                                    \
             va_end(rest);                                                   \
             if (is_below_dbdir(path))                                       \
                 count_call();                                               \
         }                                                                   \
+    } while (0)
+
+#define WRAP_OPEN(name)                                                     \
+    int name(const char *path, int flags, ...)                              \
+    {                                                                       \
+        mode_t mode = 0;                                                    \
+        REAL(name);                                                         \
+        COUNT_CREATION(path, flags, mode);                                  \
         return real(path, flags, mode);                                     \
     }
 WRAP_OPEN(open)
@@ -149,15 +155,8 @@ WRAP_OPEN(open64)
     int name(int at, const char *path, int flags, ...)                      \
     {                                                                       \
         mode_t mode = 0;                                                    \
-        va_list rest;                                                       \
         REAL(name);                                                         \
-        if (flags & O_CREAT) {                                              \
-            va_start(rest, flags);                                          \
-            mode = va_arg(rest, mode_t);                                    \
-            va_end(rest);                                                   \
-            if (is_below_dbdir(path))                                       \
-                count_call();                                               \
-        }                                                                   \
+        COUNT_CREATION(path, flags, mode);                                  \
         return real(at, path, flags, mode);                                 \
     }
 WRAP_OPENAT(openat)

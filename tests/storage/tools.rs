@@ -29,14 +29,14 @@ impl Tools {
         Some(Tools { folder })
     }
 
-    fn library(&self) -> PathBuf {
+    fn preload(&self) -> PathBuf {
         self.folder.path().join("preload.so")
     }
 
     /// A server.
     pub fn server(&self) -> Command {
         let mut command = Command::new(PROGRAM);
-        command.env("LD_PRELOAD", self.library());
+        command.env("LD_PRELOAD", self.preload());
         command
     }
 
@@ -53,7 +53,7 @@ impl Tools {
             .arg("--spawn")
             .args(common_options(dir))
             .args(options)
-            .env("LD_PRELOAD", self.library())
+            .env("LD_PRELOAD", self.preload())
             .envs(environment.iter().cloned());
         if is_root() {
             command.uid(nobody().uid.as_raw());
@@ -71,7 +71,7 @@ impl Tools {
         Command::new(env!("CARGO_BIN_EXE_postgreyctl"))
             .arg(format!("--dbdir={}", dir.join("db").display()))
             .args(words)
-            .env("LD_PRELOAD", self.library())
+            .env("LD_PRELOAD", self.preload())
             .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .output()
