@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use postgrey::sys::lock::{Claim, LockFile};
 
 use crate::server::{Client, Server, spawn, test_dir, wait_until};
 
@@ -55,5 +58,28 @@ fn a_spawned_session_with_wrong_options_writes_nothing_to_its_client() {
         let mut session = spawn(dir.path(), &[wrong]);
         assert_eq!(session.client.reply(), None);
         assert!(!session.child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_session_waits_for_another_writer_shorter_than_its_client_does() {
+    /// Half of the `timeout=10s` of the manual's example.
+    const LIMIT: Duration = Duration::from_secs(5);
+    let dir = test_dir();
+    let mut opened = spawn(dir.path(), &[]);
+    assert!(opened.client.ask(&[]).starts_with("DEFER_IF_PERMIT"));
+    let lock = LockFile::new(dir.path().join("db/postgrey.lock"), 0o600);
+    assert!(lock.try_lock(Claim::Commit).unwrap());
+    let mut new = spawn(dir.path(), &[]);
+    for (session, sender) in [(&mut opened, "one@s.example"), (&mut new, "two@s.example")] {
+        let begun = Instant::now();
+        assert_eq!(session.client.ask(&[("sender", sender)]), "DUNNO");
+        let waited = begun.elapsed();
+        assert!(waited < LIMIT, "{waited:?}");
+    }
+    lock.unlock(Claim::Commit).unwrap();
+    for session in [&mut opened, &mut new] {
+        let reply = session.client.ask(&[("sender", "three@s.example")]);
+        assert!(reply.starts_with("DEFER_IF_PERMIT"), "{reply}");
     }
 }
