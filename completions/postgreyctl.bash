@@ -3,8 +3,8 @@
 
 _postgreyctl() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
-    local commands='list explain add delete forget pass import export expire compact backup verify stats dump'
-    local databases='greylist clients tarpit' options='--dbdir --help --version'
+    local commands='list explain add delete forget pass import export expire compact backup restore verify stats dump config ping'
+    local databases='greylist clients tarpit' options='--dbdir --verbose --defaults --help --version'
     local command='' count=0 i
 
     COMPREPLY=()
@@ -48,7 +48,9 @@ _postgreyctl() {
         mapfile -t COMPREPLY < <(compgen -W 'db_dump tab json' -- "$word"); return ;;
     --database)
         mapfile -t COMPREPLY < <(compgen -W "$databases" -- "$word"); return ;;
-    --client|--sender|--recipient|--since|--at|--client-address|--client-name|--log|--db-size)
+    --unix)
+        mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
+    --inet|--client|--sender|--recipient|--since|--at|--client-address|--client-name|--log|--db-size)
         return ;;
     esac
 
@@ -61,6 +63,7 @@ _postgreyctl() {
     export) options+=' --format' ;;
     stats) options+=' --json --prometheus' ;;
     dump) options+=' --escape' ;;
+    ping) options+=' --unix --inet' ;;
     esac
     if [[ $word == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
@@ -71,7 +74,7 @@ _postgreyctl() {
     list|export|dump) [[ $count -eq 0 ]] && mapfile -t COMPREPLY < <(compgen -W "$databases" -- "$word") ;;
     add) [[ $count -eq 0 ]] && mapfile -t COMPREPLY < <(compgen -W 'client' -- "$word") ;;
     delete) [[ $count -eq 0 ]] && mapfile -t COMPREPLY < <(compgen -W 'client triplet tarpit' -- "$word") ;;
-    import|backup) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
+    import|backup|restore|verify) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
     esac
 }
 

@@ -17,7 +17,12 @@ fn main() {
         Ok(Invocation::Version) => print(format!("postgrey {}\n", config::VERSION).as_bytes()),
         Ok(Invocation::Man) => show_manual(),
         Ok(Invocation::Check { settings, problems }) => say_problems(&settings, problems),
-        Ok(Invocation::PrintConfig(settings)) => print(&config::print_config(&settings)),
+        Ok(Invocation::PrintConfig(settings)) => {
+            if let Some(ignored) = &settings.ignored_words {
+                complain(&format!("WARNING: {ignored}"));
+            }
+            print(&config::print_config(&settings))
+        }
         Err(error) => {
             if is_spawned(&args) {
                 postgrey::server::report_mistakes(&error.message);

@@ -76,7 +76,7 @@ fn play(dialogue: &Dialogue, store: &mut dyn Store) {
                 Event::Garbage(line) => {
                     log.push([b"ignoring garbage: <", &line[..], b">"].concat())
                 }
-                Event::Unrecognized => {
+                Event::Ping | Event::Unrecognized => {
                     let kind = reader.request().text(Attribute::Request);
                     log.push([b"unrecognized request type: '", kind, b"'"].concat());
                 }

@@ -19,6 +19,8 @@ use crate::store::lmdb::LmdbStore;
 use crate::store::lmdb::claim::data_file;
 use crate::sys::files::{new_file, remove_if_there};
 use crate::sys::poll::{Interest, PollSet, Readiness};
+use crate::sys::process::{self, Side};
+use crate::sys::signals;
 
 /// How often the progress of a copy is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -39,15 +41,33 @@ pub fn backup(words: &Words) -> Result<(), Failure> {
         return copy_to_reader(&mut open_reader(&words.dbdir())?, file);
     }
     let path = PathBuf::from(OsStr::from_bytes(name));
-    // With the caller's rights: he names a path of his own.
-    let file = new_file(&path).map_err(|error| Failure::file(&path, &error))?;
-    let result = open_reader(&words.dbdir()).and_then(|mut store| copy(&mut store, &path, &file));
-    if result.is_err() {
-        // The directory may no longer be ours to change; then the file is
-        // left empty, which no one takes for a backup.
-        let _ = fs::remove_file(&path).or_else(|_| file.set_len(0));
+    // With the caller's rights: he names a path of his own. A child takes the
+    // rights of the server's user, so that this process can remove the file.
+    let failed = |error: io::Error| Failure::file(&path, &error);
+    let file = new_file(&path).map_err(failed)?;
+    let status = copy_in_child(&words.dbdir(), &path, &file).map_err(failed);
+    if status != Ok(0) {
+        remove_if_there(&path).map_err(failed)?;
     }
-    result
+    match status? {
+        0 => Ok(()),
+        // It has said why.
+        status => Err(Failure::new("", status)),
+    }
+}
+
+/// Copies the database into a file in a child process, and returns its status.
+/// Signals reach the child alone until then.
+fn copy_in_child(dbdir: &Path, path: &Path, file: &File) -> io::Result<i32> {
+    let blocked = signals::block_all()?;
+    match process::fork()? {
+        Side::Parent(pid) => process::status_of(pid),
+        Side::Child => {
+            drop(blocked);
+            let copied = open_reader(dbdir).and_then(|mut store| copy(&mut store, path, file));
+            std::process::exit(copied.map_or_else(|failure| failure.report(), |()| 0));
+        }
+    }
 }
 
 /// Copies the database to whoever reads standard output. While it goes on the

@@ -11,6 +11,7 @@ use super::keys::{Named, parsed};
 use super::options::Id;
 use super::output::Output;
 use super::records::{database_with_name, each_record, short_name};
+use super::server_options;
 use super::words::Words;
 use crate::policy::number::{number_of_text, push_number};
 use crate::policy::record::{ClientRecord, Database, TripletRecord};
@@ -24,7 +25,7 @@ pub fn add(words: &Words) -> Result<(), Failure> {
     if words.operand(0) != b"client" {
         return Err(Failure::usage("Usage: postgreyctl add client ADDRESS"));
     }
-    let rules = words.server_settings()?.rules;
+    let rules = server_options::settings(words)?.rules;
     let limit = rules.auto_whitelist.ok_or_else(|| {
         Failure::error(
             "the auto-whitelist is off (--auto-whitelist-clients=0): nothing would look at it",
@@ -56,7 +57,7 @@ pub fn add(words: &Words) -> Result<(), Failure> {
 /// `delete client|tarpit ADDRESS`, `delete triplet KEY` or
 /// `delete triplet CLIENT SENDER RECIPIENT`.
 pub fn delete(words: &Words) -> Result<(), Failure> {
-    let rules = words.server_settings()?.rules;
+    let rules = server_options::settings(words)?.rules;
     let kind = words.operand(0);
     let database = match kind {
         b"triplet" => Database::Greylist,
@@ -109,7 +110,7 @@ fn client_keys(named: &Named, rules: &Rules, text: &[u8]) -> Result<Vec<Vec<u8>>
 /// `forget ADDRESS`: its records on the auto-whitelist and in the tarpit, and
 /// the triplets that are its own or that it used last.
 pub fn forget(words: &Words) -> Result<(), Failure> {
-    let rules = words.server_settings()?.rules;
+    let rules = server_options::settings(words)?.rules;
     let address = words.operand(0);
     let name = words.octets(Id::ClientName).unwrap_or_default();
     let named = Named {
@@ -180,7 +181,7 @@ fn remove(store: &mut LmdbStore, targets: Vec<(Database, Vec<u8>)>) -> Result<us
 /// `pass SENDER RECIPIENT [ADDRESS]`: the triplet is written as one that has
 /// waited and was let through.
 pub fn pass(words: &Words) -> Result<(), Failure> {
-    let rules = words.server_settings()?.rules;
+    let rules = server_options::settings(words)?.rules;
     let name = words.octets(Id::ClientName).unwrap_or_default();
     let named = Named {
         address: words.operand(2),

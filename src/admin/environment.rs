@@ -60,20 +60,33 @@ fn check_exists(dbdir: &Path) -> Result<(), Failure> {
 
 /// A damaged file may end this process by a signal; then the user is told of
 /// the file.
-fn expect_damage(dbdir: &Path) -> Result<(), Failure> {
-    let path = data_file(dbdir);
+fn expect_damage(path: &Path) -> Result<(), Failure> {
     crash::say_and_fail(&format!(
         "ERROR: damaged: {}: reading it has failed",
         path.display()
     ))
-    .map_err(|error| Failure::file(&path, &error))
+    .map_err(|error| Failure::file(path, &error))
+}
+
+/// Opens a file that nobody uses: a backup. With the caller's rights.
+pub fn open_file(path: &Path) -> Result<LmdbStore, Failure> {
+    fs::metadata(path).map_err(|error| Failure::file(path, &error))?;
+    expect_damage(path)?;
+    let mut store = LmdbStore::new(LmdbOptions {
+        dir: path.to_owned(),
+        map_size: 0,
+        purpose: Purpose::VerifyFile,
+        patience: PATIENCE,
+    });
+    store.prepare()?;
+    Ok(store)
 }
 
 /// Opens an environment that exists for reading.
 pub fn open_reader(dbdir: &Path) -> Result<LmdbStore, Failure> {
     become_owner(dbdir)?;
     check_exists(dbdir)?;
-    expect_damage(dbdir)?;
+    expect_damage(&data_file(dbdir))?;
     let mut store = LmdbStore::new_reader(dbdir);
     store.prepare()?;
     Ok(store)
@@ -89,7 +102,7 @@ pub fn open_writer(dbdir: &Path) -> Result<LmdbStore, Failure> {
 /// Opens an environment for writing, or makes one whose map has this size in
 /// octets; 0: the size it has.
 pub fn open_or_create(dbdir: &Path, map_size: usize) -> Result<LmdbStore, Failure> {
-    expect_damage(dbdir)?;
+    expect_damage(&data_file(dbdir))?;
     let mut store = LmdbStore::new(LmdbOptions {
         dir: dbdir.to_owned(),
         map_size,

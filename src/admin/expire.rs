@@ -4,6 +4,7 @@ use super::environment::open_writer;
 use super::failure::Failure;
 use super::output::Output;
 use super::progress::Progress;
+use super::server_options;
 use super::words::Words;
 use crate::store::expiry::{Expiry, Progress as Slice, finished_line};
 use crate::sys::clock;
@@ -11,7 +12,7 @@ use crate::sys::clock;
 /// Removes expired records and says how many there were, in the words of the
 /// server's log.
 pub fn run(words: &Words) -> Result<(), Failure> {
-    let rules = words.server_settings()?.rules;
+    let rules = server_options::settings(words)?.rules;
     let mut store = open_writer(&words.dbdir())?;
     let total = store.space()?.records.iter().sum();
     let mut progress = Progress::new("expiring", total);

@@ -1,6 +1,8 @@
 //! Why a command of postgreyctl failed: the text for standard error, and the
 //! exit status.
 
+use std::io::{self, Write};
+
 use crate::store::{ErrorKind, StoreError};
 
 /// A failure. Its text is the whole of what the user sees.
@@ -45,6 +47,15 @@ impl Failure {
             path.display(),
             crate::sys::errors::describe(error)
         ))
+    }
+
+    /// Says it; returns the exit status.
+    pub fn report(&self) -> i32 {
+        if !self.message.is_empty() {
+            // Standard error may be closed.
+            let _ = writeln!(io::stderr(), "{}", self.message);
+        }
+        self.exit_code
     }
 
     /// The reader of our output went away, which is his right.

@@ -17,6 +17,7 @@ use super::keys::{Named, parsed, split};
 use super::options::Id;
 use super::output::Output;
 use super::records::{Copied, database_with_name, each_record, short_name};
+use super::server_options;
 use super::state::{Judged, State, judge};
 use super::times;
 use super::words::Words;
@@ -45,7 +46,7 @@ enum Client {
 
 /// Prints the records that pass the filter.
 pub fn run(words: &Words) -> Result<(), Failure> {
-    let rules = words.server_settings()?.rules;
+    let rules = server_options::settings(words)?.rules;
     let clock = clock::seconds();
     let now = time(words, Id::At, "at", clock)?.unwrap_or(clock);
     let filter = Filter::read(words, &rules, now)?;

@@ -20,8 +20,11 @@ mod keys;
 mod list;
 pub mod options;
 mod output;
+mod ping;
 mod progress;
 mod records;
+mod restore;
+mod server_options;
 mod state;
 mod stats;
 mod times;
@@ -42,12 +45,7 @@ use crate::sys::process::lower_priority;
 pub fn run(args: &[OsString]) -> i32 {
     match Words::read(args).and_then(|asked| answer(&asked)) {
         Ok(()) => 0,
-        Err(failure) => {
-            if !failure.message.is_empty() {
-                complain(&failure.message);
-            }
-            failure.exit_code
-        }
+        Err(failure) => failure.report(),
     }
 }
 
@@ -78,6 +76,9 @@ fn answer(asked: &Asked) -> Result<(), Failure> {
         Command::Verify => verify::run(words),
         Command::Stats => stats::run(words),
         Command::Dump => dump::run(words),
+        Command::Config => server_options::run(words),
+        Command::Ping => ping::run(words),
+        Command::Restore => restore::run(words),
         Command::Export => export::run(words),
         Command::Import => import::run(words),
     }

@@ -24,6 +24,9 @@ pub enum Command {
     Verify,
     Stats,
     Dump,
+    Config,
+    Ping,
+    Restore,
 }
 
 /// A row of the table of commands.
@@ -67,6 +70,10 @@ pub enum Id {
     Format,
     Prometheus,
     Escape,
+    Verbose,
+    Defaults,
+    Unix,
+    Inet,
 }
 
 /// A row of the table of options.
@@ -122,8 +129,8 @@ const fn option(
 }
 
 use Command::{
-    Add, Backup, Compact, Delete, Dump, Expire, Explain, Export, Forget, Import, List, Pass, Stats,
-    Verify,
+    Add, Backup, Compact, Config, Delete, Dump, Expire, Explain, Export, Forget, Import, List,
+    Pass, Ping, Restore, Stats, Verify,
 };
 
 /// The table of commands.
@@ -151,12 +158,18 @@ pub static COMMANDS: &[CommandSpec] = &[
         "make the database file as small as can be; no server may run"),
     command(Backup, "backup", "FILE|-", (1, 1), false,
         "write a consistent copy of the live database"),
-    command(Verify, "verify", "", (0, 0), false,
+    command(Restore, "restore", "FILE|-", (1, 1), false,
+        "put a backup in the place of the database; no server may run"),
+    command(Verify, "verify", "[FILE]", (0, 1), false,
         "read everything and say what is not a record"),
     command(Stats, "stats", "", (0, 0), true,
         "count records, space and readers"),
     command(Dump, "dump", "greylist|clients|tarpit", (1, 1), false,
         "print key, tab, value of each record"),
+    command(Config, "config", "", (0, 0), false,
+        "print the options of the server"),
+    command(Ping, "ping", "", (0, 0), false,
+        "ask the server whether it answers, and say so as Nagios wants it"),
 ];
 
 /// The table of options.
@@ -166,6 +179,10 @@ pub static OPTIONS: &[OptionSpec] = &[
         "directory of the database"),
     OptionSpec { short: Some('h'), ..option(Id::Help, "help", None, &[], "print this text") },
     option(Id::Version, "version", None, &[], "print the version"),
+    option(Id::Verbose, "verbose", None, &[],
+        "say on standard error by which options of the server it goes"),
+    option(Id::Defaults, "defaults", None, &[],
+        "go by the defaults and the options after --, not by those of the server"),
     option(Id::Client, "client", Some("ADDRESS|NETWORK"), &[List],
         "only records of this client, or of clients in this network"),
     option(Id::Sender, "sender", Some("PATTERN|ADDRESS"), &[List, Explain],
@@ -198,6 +215,10 @@ pub static OPTIONS: &[OptionSpec] = &[
         "db_dump (as db_dump -p), tab or json"),
     option(Id::Prometheus, "prometheus", None, &[Stats],
         "the text format of Prometheus"),
+    option(Id::Unix, "unix", Some("PATH"), &[Ping],
+        "the UNIX socket to ask at"),
+    option(Id::Inet, "inet", Some("[HOST:]PORT"), &[Ping],
+        "the port to ask at"),
     option(Id::Escape, "escape", None, &[Dump, Delete],
         "octets that do not print as \\hh, the backslash as \\\\, as db_dump -p has it"),
 ];

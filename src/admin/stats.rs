@@ -11,10 +11,11 @@ use super::options::Id;
 use super::output::Output;
 use super::progress::Progress;
 use super::records::{each_record, short_name};
+use super::server_options;
 use super::state::{State, judge};
 use super::words::Words;
+use crate::config::settings::Settings;
 use crate::policy::record::Database;
-use crate::policy::rules::Rules;
 use crate::store::lmdb::{LmdbStore, Reader, Space};
 use crate::sys::clock;
 
@@ -47,14 +48,16 @@ struct Stats {
     readers: Vec<Reader>,
     file_size: u64,
     server: Option<i32>,
+    /// The options are those of sessions of spawn(8).
+    is_spawned: bool,
 }
 
 /// Counts and prints.
 pub fn run(words: &Words) -> Result<(), Failure> {
-    let rules = words.server_settings()?.rules;
+    let settings = server_options::settings(words)?;
     let dbdir = words.dbdir();
     let mut store = open_reader(&dbdir)?;
-    let stats = count(&mut store, &dbdir, &rules)?;
+    let stats = count(&mut store, &dbdir, &settings)?;
     let mut output = Output::new();
     output.write(
         match (words.has(Id::Json), words.has(Id::Prometheus)) {
@@ -72,7 +75,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     output.finish()
 }
 
-fn count(store: &mut LmdbStore, dbdir: &Path, rules: &Rules) -> Result<Stats, Failure> {
+fn count(store: &mut LmdbStore, dbdir: &Path, settings: &Settings) -> Result<Stats, Failure> {
     let now = clock::seconds();
     // First, since our own transactions are none of the server's.
     let readers = store.readers()?;
@@ -83,7 +86,7 @@ fn count(store: &mut LmdbStore, dbdir: &Path, rules: &Rules) -> Result<Stats, Fa
         let counts = &mut counts[database as usize];
         each_record(store, database, b"", &mut |record| {
             progress.add(1);
-            let Some(judged) = judge(rules, database, &record.value, now) else {
+            let Some(judged) = judge(&settings.rules, database, &record.value, now) else {
                 counts.bad += 1;
                 return Ok(());
             };
@@ -105,6 +108,7 @@ fn count(store: &mut LmdbStore, dbdir: &Path, rules: &Rules) -> Result<Stats, Fa
         file_size,
         // Not to be known where the file system is read-only.
         server: server_of(store).ok().flatten(),
+        is_spawned: settings.spawn,
     })
 }
 
@@ -183,9 +187,11 @@ fn text(stats: &Stats) -> String {
     for (_, meaning, number) in stats.numbers() {
         let _ = writeln!(text, "{meaning}: {number}");
     }
-    let server = stats
-        .server
-        .map_or("none".into(), |pid| format!("process {pid}"));
+    let server = match (stats.server, stats.is_spawned) {
+        (Some(pid), _) => format!("process {pid}"),
+        (None, true) => "sessions of spawn(8), as Postfix starts them".into(),
+        (None, false) => "none".into(),
+    };
     let _ = writeln!(text, "Server: {server}");
     text
 }
@@ -217,6 +223,7 @@ fn json_line(stats: &Stats) -> String {
         object.insert(name.into(), json!(number));
     }
     object.insert("server".into(), json!(stats.server));
+    object.insert("spawn".into(), json!(stats.is_spawned));
     format!("{}\n", serde_json::Value::Object(object))
 }
 

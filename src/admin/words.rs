@@ -3,14 +3,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use getopts::{Fail, HasArg, Occur, Options};
 
 use super::failure::Failure;
 use super::options::{Command, CommandSpec, Id, OPTIONS, OptionSpec};
-use crate::config::settings::Settings;
-use crate::config::{self, Invocation};
+use super::server_options;
+use crate::config;
 
 /// The words of a command line.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Words {
     pub operands: Vec<OsString>,
     /// The words after `--`.
     server_options: Vec<OsString>,
+    /// The directory of the database by these.
+    server_dbdir: PathBuf,
 }
 
 /// What a command line asks for.
@@ -87,10 +89,16 @@ impl Words {
         let (least, most) = spec.count;
         let takes_these = (least..=most).contains(&self.operands.len())
             && (spec.takes_server_options || self.server_options.is_empty());
-        if takes_these {
-            return Ok(spec.command);
+        if !takes_these {
+            return Err(Failure::usage(format!("Usage: {}", spec.usage())));
         }
-        Err(Failure::usage(format!("Usage: {}", spec.usage())))
+        let server = server_options::parse(&[], &self.server_options)?;
+        let default = Path::new(config::paths::DBDIR);
+        if self.has(Id::DbDir) && server.dbdir != default && server.dbdir != self.dbdir() {
+            return Err(Failure::usage("ERROR: --dbdir is given twice"));
+        }
+        self.server_dbdir = server.dbdir;
+        Ok(spec.command)
     }
 
     /// True if the option was given.
@@ -118,21 +126,13 @@ impl Words {
 
     /// The directory of the database.
     pub fn dbdir(&self) -> PathBuf {
-        self.value(Id::DbDir)
-            .map_or_else(|| config::paths::DBDIR.into(), PathBuf::from)
+        let own = self.value(Id::DbDir).map(PathBuf::from);
+        own.unwrap_or_else(|| self.server_dbdir.clone())
     }
 
-    /// The settings of the server that the words after `--` make.
-    pub fn server_settings(&self) -> Result<Settings, Failure> {
-        let mut args = vec![OsString::from("--print-config")];
-        args.extend(self.server_options.iter().cloned());
-        match config::parse(&args) {
-            Ok(Invocation::PrintConfig(settings)) => Ok(*settings),
-            Ok(_) => Err(Failure::usage(
-                "ERROR: after -- only options of the server's rules are understood",
-            )),
-            Err(error) => Err(Failure::new(error.message, error.exit_code)),
-        }
+    /// The words after `--`: options of the server.
+    pub fn server_options(&self) -> &[OsString] {
+        &self.server_options
     }
 }
 
@@ -211,8 +211,9 @@ mod tests {
         assert_eq!(words.operands, ["clients"]);
         assert_eq!(words.dbdir(), PathBuf::from("/x"));
         assert!(words.has(Id::Json) && !words.has(Id::Since));
-        let rules = words.server_settings().unwrap().rules;
-        assert!(rules.targrey && rules.delay == 7.0);
+        assert_eq!(words.server_options(), ["--delay=7", "--targrey"]);
+        let (_, words) = run(&["list", "--", "--dbdir=/y"]);
+        assert_eq!(words.dbdir(), PathBuf::from("/y"));
     }
 
     #[test]
@@ -228,18 +229,34 @@ mod tests {
             (&["list", "--escape"], "Option escape is not one of list"),
             (&["lists"], "Unknown command: lists"),
             (&[], "ERROR: a command must be specified; --help shows them"),
-            (&["verify", "now"], "Usage: postgreyctl verify"),
-            (&["verify", "--", "--delay=7"], "Usage: postgreyctl verify"),
+            (
+                &["expire", "now"],
+                "Usage: postgreyctl expire [-- OPTION OF postgrey ...]",
+            ),
+            (
+                &["dump", "tarpit", "--", "-v"],
+                "Usage: postgreyctl dump [--escape] greylist|clients|tarpit",
+            ),
+            (
+                &["list", "--", "--delay=abc"],
+                "Value \"abc\" invalid for option delay (number expected)",
+            ),
+            (
+                &["list", "--", "delay=7", "--privacy"],
+                "ERROR: \"delay=7\" is no option: it is ignored, and so is what follows: --privacy",
+            ),
+            (
+                &["list", "--dbdir=/x", "--", "--dbdir=/y"],
+                "ERROR: --dbdir is given twice",
+            ),
+            (
+                &["list", "--", "--version"],
+                "ERROR: after -- only options of the server's rules are understood",
+            ),
         ] {
             let failure = read(words).unwrap_err();
             assert_eq!((failure.message.as_str(), failure.exit_code), (message, 1));
         }
-        let (_, words) = run(&["list", "--", "--delay=abc"]);
-        let failure = words.server_settings().unwrap_err();
-        assert_eq!(
-            failure.message,
-            "Value \"abc\" invalid for option delay (number expected)"
-        );
     }
 
     #[test]

@@ -21,7 +21,10 @@ pub fn settings_of(typed: &Typed) -> (Settings, Vec<ConfigError>) {
         typed,
         wrong: Vec::new(),
     };
-    let mut settings = Settings::default();
+    let mut settings = Settings {
+        ignored_words: typed.ignored(),
+        ..Settings::default()
+    };
     builder.read_sockets(&mut settings);
     builder.read_process(&mut settings);
     builder.read_storage(&mut settings);

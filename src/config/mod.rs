@@ -3,7 +3,8 @@
 //! meaning of each option stay apart. One table ([`options`]) feeds both, the
 //! help text and the printed configuration (`print`).
 //!
-//! Nothing here but [`check`] looks at the system, except for its name.
+//! Nothing here but [`check`], [`whitelists`] and [`saved`] looks at the system,
+//! except for its name.
 
 mod builder;
 pub mod check;
@@ -11,6 +12,7 @@ mod error;
 pub mod options;
 pub mod paths;
 mod print;
+pub mod saved;
 pub mod settings;
 mod show;
 mod typed;
@@ -60,7 +62,23 @@ pub enum Invocation {
 /// Everything that is wrong with it; with `--check` that is no error but the
 /// answer.
 pub fn parse(args: &[OsString]) -> Result<Invocation, ConfigError> {
-    let typed = Typed::read(args);
+    interpret(&Typed::read(args))
+}
+
+/// Reads the options that a server has left ([`saved`]), and others that beat
+/// them: one that may be repeated takes the place of all of its kind. What they
+/// ask for is [`Invocation::PrintConfig`], if it is nothing else.
+///
+/// # Errors
+///
+/// Everything that is wrong with them.
+pub fn parse_over(saved: &[OsString], over: &[OsString]) -> Result<Invocation, ConfigError> {
+    let mut words = vec![OsString::from("--print-config")];
+    words.extend_from_slice(saved);
+    interpret(&Typed::read(&words).overridden_by(Typed::read(over)))
+}
+
+fn interpret(typed: &Typed) -> Result<Invocation, ConfigError> {
     let is_check = typed.has(Id::Check);
     if !is_check && !typed.complaints.is_empty() {
         return Err(ConfigError {
@@ -77,11 +95,13 @@ pub fn parse(args: &[OsString]) -> Result<Invocation, ConfigError> {
             return Ok(invocation);
         }
     }
-    let (settings, wrong) = builder::settings_of(&typed);
+    let (settings, wrong) = builder::settings_of(typed);
     let settings = Box::new(settings);
     let messages = wrong.iter().map(|error| error.message.clone());
     if is_check {
-        let problems = typed.complaints.iter().cloned().chain(messages).collect();
+        let complaints = typed.complaints.iter().cloned();
+        let ignored = settings.ignored_words.clone();
+        let problems = complaints.chain(ignored).chain(messages).collect();
         return Ok(Invocation::Check { settings, problems });
     }
     if let Some(first) = wrong.first() {

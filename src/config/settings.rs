@@ -2,6 +2,7 @@
 //! do.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 
 use super::paths::{self, with_local_files};
@@ -115,6 +116,35 @@ pub struct Settings {
     pub rules: Rules,
     /// The texts of replies.
     pub texts: Texts,
+    /// Which words of the command line are ignored, as by the original, in a
+    /// sentence for the log; `None`: all count.
+    pub ignored_words: Option<String>,
+}
+
+impl Settings {
+    /// The same with paths that do not depend on the working directory.
+    ///
+    /// # Errors
+    ///
+    /// The working directory cannot be found.
+    pub fn with_absolute_paths(&self) -> io::Result<Settings> {
+        let mut settings = self.clone();
+        let whitelists = settings
+            .whitelist_clients
+            .iter_mut()
+            .chain(&mut settings.whitelist_recipients)
+            .chain(&mut settings.s25r_except);
+        let files = settings.pidfile.iter_mut().chain(&mut settings.stats_file);
+        for path in whitelists.chain(files).chain([&mut settings.dbdir]) {
+            *path = std::path::absolute(&*path)?;
+        }
+        for listen in &mut settings.listen {
+            if let Listen::Unix(path) = listen {
+                *path = std::path::absolute(&*path)?;
+            }
+        }
+        Ok(settings)
+    }
 }
 
 impl Default for Settings {
@@ -148,6 +178,7 @@ impl Default for Settings {
                 hostname: host_name(),
                 ..Texts::default()
             },
+            ignored_words: None,
         }
     }
 }

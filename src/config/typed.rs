@@ -24,6 +24,8 @@ pub struct Typed {
     /// order of the command line. An administrator who mistyped two options
     /// learns of both.
     pub complaints: Vec<String>,
+    /// The first word that is no option, and those after it.
+    rest: Vec<OsString>,
 }
 
 impl Typed {
@@ -34,7 +36,12 @@ impl Typed {
         let parser = parser();
         let mut typed = Typed::default();
         let mut words = args.iter().map(|word| word.as_bytes()).peekable();
-        while let Some(mut option) = words.next().and_then(OptionWord::cut) {
+        let mut end = args.len();
+        while let Some(word) = words.next() {
+            let Some(mut option) = OptionWord::cut(word) else {
+                end -= words.len() + 1;
+                break;
+            };
             if option.value.is_none() && option.wants_next(words.peek().copied()) {
                 option.value = words.next();
                 option.is_separate = true;
@@ -44,7 +51,38 @@ impl Typed {
                 Err(complaint) => typed.complaints.push(complaint),
             }
         }
+        typed.rest = args[end..].to_vec();
         typed
+    }
+
+    /// What to say of words that are ignored, as by the original: a value that
+    /// was not quoted, or an option without its dashes, takes the options after
+    /// it along.
+    pub fn ignored(&self) -> Option<String> {
+        let (word, after) = self.rest.split_first()?;
+        let word = word.to_string_lossy();
+        let after: Vec<_> = after.iter().map(|word| word.to_string_lossy()).collect();
+        match (&*word, &*after.join(" ")) {
+            ("--", "") => None,
+            ("--", after) => Some(format!("ignored after \"--\": {after}")),
+            (word, "") => Some(format!("\"{word}\" is no option: it is ignored")),
+            (word, after) => Some(format!(
+                "\"{word}\" is no option: it is ignored, and so is what follows: {after}"
+            )),
+        }
+    }
+
+    /// These options, beaten by others: see [`super::parse_over`].
+    pub fn overridden_by(mut self, over: Typed) -> Typed {
+        let is_beaten = |id: Id| match id {
+            Id::LookupByHost => over.has(Id::LookupBySubnet),
+            _ => over.has(id),
+        };
+        self.given.retain(|(id, _)| !is_beaten(*id));
+        self.given.extend(over.given);
+        self.complaints.extend(over.complaints);
+        self.rest = over.rest;
+        self
     }
 
     /// True if the option was given.

@@ -11,6 +11,9 @@ use super::rules::Rules;
 /// Seconds after which a greylisted client's tarpit record is renewed.
 const TARPIT_RENEWAL: f64 = 300.0;
 
+/// The key of the record that a ping writes and removes in one transaction.
+const PING_KEY: &[u8] = b"ping";
+
 /// The records a transaction lets read.
 pub trait ReadRecords {
     /// Why a record could not be read or written.
@@ -34,6 +37,11 @@ pub fn apply<R: Records>(
     command: &Command,
 ) -> Result<Outcome, R::Error> {
     let mut outcome = Outcome::default();
+    if command.is_ping() {
+        records.put(Database::Greylist, PING_KEY, b"")?;
+        records.delete(Database::Greylist, PING_KEY)?;
+        return Ok(outcome);
+    }
     if is_auto_whitelisted(records, rules, command, &mut outcome)? {
         return Ok(outcome);
     }

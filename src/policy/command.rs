@@ -51,12 +51,33 @@ pub struct Command<'a> {
     pub is_data: bool,
 }
 
+impl Command<'static> {
+    /// The command of a ping: it changes a record and changes it back, as a commit
+    /// without a trace.
+    pub const PING: Self = Command {
+        now: Now {
+            seconds: 0.0,
+            text: None,
+        },
+        address: b"",
+        client: b"",
+        triplet: b"",
+        octet: b"",
+        is_data: false,
+    };
+}
+
 /// Octets of a command without its texts: flags, time, five lengths.
 const COMMAND_HEADER: usize = 1 + 8 + 5 * 2;
 const FLAG_DATA: u8 = 1;
 const FLAG_TEST_TIME: u8 = 2;
 
 impl<'a> Command<'a> {
+    /// True for [`Command::PING`]: each other one has a triplet.
+    pub fn is_ping(&self) -> bool {
+        self.triplet.is_empty()
+    }
+
     fn texts(&self) -> [&'a [u8]; 5] {
         let time = self.now.text.unwrap_or_default();
         [time, self.address, self.client, self.triplet, self.octet]

@@ -34,6 +34,18 @@ pub struct Whitelists {
     pub s25r: Option<Exceptions>,
 }
 
+impl Whitelists {
+    /// How many entries they have, for the log.
+    pub fn size(&self) -> String {
+        let (clients, recipients) = (self.clients.len(), self.recipients.len());
+        let mut text = format!("{clients} entries for clients, {recipients} for recipients");
+        if let Some(exceptions) = &self.s25r {
+            text.push_str(&format!(", {} for --s25r", exceptions.len()));
+        }
+        text
+    }
+}
+
 /// Everything that decides about requests.
 #[derive(Debug)]
 pub struct Policy {

@@ -16,6 +16,9 @@ pub const MAX_REQUEST: usize = 256 * 1024;
 pub const MAX_ATTRIBUTES: usize = 1000;
 /// Octets of a garbage line that are logged, as in the original.
 const GARBAGE_SHOWN: usize = 100;
+/// The type of a request by which postgreyctl finds out whether the server
+/// answers.
+pub const PING: &[u8] = b"postgrey_ping";
 /// Buffers that grew beyond this for one request are given back afterwards.
 const KEPT_CAPACITY: usize = 4096;
 
@@ -133,8 +136,9 @@ impl std::fmt::Display for Limit {
 pub enum Event {
     /// A whole policy request: see [`RequestReader::request`].
     Request,
-    /// The end of a request whose type is not `smtpd_access_policy`; it gets
-    /// no answer.
+    /// The end of a request of the type [`PING`], from this machine.
+    Ping,
+    /// The end of a request of another type; it gets no answer.
     Unrecognized,
     /// The end of a request that broke a bound; it is answered without being
     /// looked at.
@@ -155,17 +159,17 @@ pub struct RequestReader {
     request: Request,
     /// The last event ended a request: the next byte starts a new one.
     ended: bool,
-    ignores_test_time: bool,
+    is_remote: bool,
     /// A request had a time that was ignored, since this was last asked.
     has_ignored_time: bool,
 }
 
 impl RequestReader {
-    /// A reader for a peer that is not to choose the time of its requests: their
-    /// `policy_test_time` is taken for absent.
-    pub fn ignoring_test_time() -> Self {
+    /// A reader for a peer on another machine, which is not to choose the time of
+    /// its requests, nor to ping: their `policy_test_time` is taken for absent.
+    pub fn of_remote_peer() -> Self {
         RequestReader {
-            ignores_test_time: true,
+            is_remote: true,
             ..RequestReader::default()
         }
     }
@@ -173,6 +177,11 @@ impl RequestReader {
     /// True once after a request that wanted to choose its time and may not.
     pub fn take_ignored_time(&mut self) -> bool {
         std::mem::take(&mut self.has_ignored_time)
+    }
+
+    /// True if the request of the last event is a ping.
+    pub fn is_ping(&self) -> bool {
+        self.request.text(Attribute::Request) == PING
     }
 
     /// The request of the last [`Event::Request`] or [`Event::Unrecognized`].
@@ -248,10 +257,11 @@ impl RequestReader {
             self.ended = true;
             return Some(match self.limit {
                 Some(limit) => Event::TooLarge(limit),
-                None if self.request.text(Attribute::Request) == b"smtpd_access_policy" => {
-                    Event::Request
-                }
-                None => Event::Unrecognized,
+                None => match self.request.text(Attribute::Request) {
+                    b"smtpd_access_policy" => Event::Request,
+                    PING if !self.is_remote => Event::Ping,
+                    _ => Event::Unrecognized,
+                },
             });
         }
         if self.limit.is_some() {
@@ -267,7 +277,7 @@ impl RequestReader {
             self.limit = Some(Limit::Attributes);
         } else if let Some(attribute) = Attribute::of_name(name) {
             match attribute {
-                Attribute::PolicyTestTime if self.ignores_test_time => {
+                Attribute::PolicyTestTime if self.is_remote => {
                     self.has_ignored_time = true;
                 }
                 _ => self.request.set(attribute, value),
@@ -439,7 +449,7 @@ mod tests {
 
     #[test]
     fn who_is_not_to_choose_the_time_does_not() {
-        let mut reader = RequestReader::ignoring_test_time();
+        let mut reader = RequestReader::of_remote_peer();
         let text = b"request=smtpd_access_policy\npolicy_test_time=1\n\n";
         assert_eq!(reader.next_event(&mut &text[..]), Some(Event::Request));
         assert_eq!(reader.request().get(Attribute::PolicyTestTime), None);

@@ -90,7 +90,8 @@ impl Acceptor {
             match listener.accept() {
                 Ok((socket, peer)) => {
                     self.log_connection(&peer);
-                    accepted.push((socket, is_local(&peer)));
+                    let is_local = is_local(&peer) || is_own_address(&socket, &peer);
+                    accepted.push((socket, is_local));
                 }
                 Err(error) if is_descriptor_limit(&error) => return Err(error),
                 // There is none, or another worker was quicker.
@@ -134,6 +135,12 @@ impl Acceptor {
 fn is_local(peer: &SockAddr) -> bool {
     let address = peer.as_socket().map(|address| address.ip().to_canonical());
     address.is_none_or(|address| address.is_loopback())
+}
+
+/// True if the peer has the address that it has connected to.
+fn is_own_address(socket: &Socket, peer: &SockAddr) -> bool {
+    let ip = |address: &SockAddr| address.as_socket().map(|address| address.ip());
+    socket.local_addr().is_ok_and(|own| ip(&own) == ip(peer))
 }
 
 fn is_descriptor_limit(error: &io::Error) -> bool {

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use super::start_error::{StartError, say};
-use crate::config::settings::{Listen, Settings};
+use crate::config::settings::Settings;
 use crate::log::{Level, Log};
 use crate::sys::process::{self, Side};
 use crate::sys::syslog;
@@ -19,7 +19,8 @@ type Serve = fn(&Settings, &Report) -> Result<(), StartError>;
 /// Starts the server as a process of its own and waits for its word: an octet
 /// 0 when it serves, else the reason why it does not. The exit status.
 pub fn go_to_background(settings: &Settings, serve: Serve) -> io::Result<i32> {
-    let settings = with_absolute_paths(settings)?;
+    // The directory changes on the way to the background; paths must not.
+    let settings = settings.with_absolute_paths()?;
     let (mut ours, theirs) = UnixStream::pair()?;
     match process::fork()? {
         Side::Child => {
@@ -61,26 +62,6 @@ fn run_in_background(settings: &Settings, serve: Serve, report: UnixStream) -> i
             error.exit_code
         }
     }
-}
-
-/// The directory changes on the way to the background; paths must not.
-fn with_absolute_paths(settings: &Settings) -> io::Result<Settings> {
-    let mut settings = settings.clone();
-    let whitelists = settings
-        .whitelist_clients
-        .iter_mut()
-        .chain(&mut settings.whitelist_recipients)
-        .chain(&mut settings.s25r_except);
-    let files = settings.pidfile.iter_mut().chain(&mut settings.stats_file);
-    for path in whitelists.chain(files).chain([&mut settings.dbdir]) {
-        *path = std::path::absolute(&*path)?;
-    }
-    for listen in &mut settings.listen {
-        if let Listen::Unix(path) = listen {
-            *path = std::path::absolute(&*path)?;
-        }
-    }
-    Ok(settings)
 }
 
 /// Where a server in the background says, once, how its start went. Children

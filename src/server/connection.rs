@@ -52,15 +52,14 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A new connection; who is not on this machine cannot choose the time of
-    /// its requests.
+    /// A new connection.
     pub fn new(socket: Socket, is_local: bool, serial: u32, now: Instant) -> Self {
         Connection {
             socket,
             serial,
             reader: match is_local {
                 true => RequestReader::default(),
-                false => RequestReader::ignoring_test_time(),
+                false => RequestReader::of_remote_peer(),
             },
             input: Vec::new(),
             replies: Replies::default(),

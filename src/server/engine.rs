@@ -11,7 +11,7 @@ use crate::config::settings::Settings;
 use crate::config::whitelists;
 use crate::log::{Level, Log};
 use crate::policy::apply::Reading;
-use crate::policy::command::{Outcome, Verdict};
+use crate::policy::command::{Command, Outcome, Verdict};
 use crate::policy::decide::{Decision, Examined, Policy, Surroundings};
 use crate::policy::request::{Attribute, Event, RequestReader};
 use crate::policy::triplet::Keys;
@@ -22,6 +22,8 @@ use crate::sys::process::contain_panic;
 /// Octets of unsent replies beyond which no further request of a connection is
 /// looked at: the peer has to read first.
 pub const MAX_OUTPUT: usize = 16 * 1024;
+/// The answer to a ping while the database is out of use.
+const BEING_VERIFIED: &str = "trouble: the database is being verified";
 /// The reply to a request that could not be looked at.
 const NO_OPINION: &[u8] = b"action=DUNNO\n\n";
 
@@ -162,6 +164,15 @@ impl Engine {
                 Some(decision) => self.answer(reader, &decision, replies),
                 None => ControlFlow::Break(Advance::NeedCommit),
             },
+            Event::Ping if store.is_none() => {
+                push_pong(replies, BEING_VERIFIED);
+                self.after_reply()
+            }
+            Event::Ping => {
+                commands.needed.clear();
+                Command::PING.encode(&mut commands.needed);
+                ControlFlow::Break(Advance::NeedCommit)
+            }
             Event::TooLarge(limit) => {
                 self.shared.counters.add(Counter::TooLarge, 1);
                 self.log
@@ -232,10 +243,29 @@ impl Engine {
         outcome: Option<Outcome>,
         replies: &mut Replies,
     ) -> ControlFlow<Advance> {
+        if reader.is_ping() {
+            return self.answer_ping(outcome, replies);
+        }
         let decision = outcome.map_or(Decision::StoreFailed, Decision::Stored);
         let start = replies.octets.len();
         contain_panic(|| self.answer(reader, &decision, replies))
             .unwrap_or_else(|| ControlFlow::Break(self.answer_bug(start, replies)))
+    }
+
+    /// Answers a ping whose command came back, or was given up.
+    fn answer_ping(&self, outcome: Option<Outcome>, replies: &mut Replies) -> ControlFlow<Advance> {
+        let beats = &self.shared.beats;
+        match (outcome, beats.silent_worker()) {
+            (Some(_), None) => push_pong(replies, "ok"),
+            (Some(_), Some(worker)) => {
+                push_pong(replies, &format!("silent: worker {worker} does not answer"));
+            }
+            (None, _) if beats.is_writer_silent() => {
+                push_pong(replies, "trouble: the writer does not answer");
+            }
+            (None, _) => push_pong(replies, "trouble: the database fails, see the log"),
+        }
+        self.after_reply()
     }
 
     /// Answers a request at which the program failed, in place of what it may
@@ -316,6 +346,12 @@ impl Engine {
         };
         counters.add(counter, 1);
     }
+}
+
+fn push_pong(replies: &mut Replies, text: &str) {
+    replies
+        .octets
+        .extend_from_slice(format!("ping={text}\n\n").as_bytes());
 }
 
 /// The policy with its whitelists; what is wrong with these is logged.

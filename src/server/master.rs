@@ -13,11 +13,12 @@ use super::background::Report;
 use super::children::{Child, Parts, Role};
 use super::control::{self, Coalesced, Message};
 use super::counters::Counter;
+use super::options_file::write_for_daemon;
 use super::pidfile::PidFile;
 use super::verification::{Reason, Verification, run_verifier};
 use crate::config::whitelists;
 use crate::log::Level;
-use crate::sys::files::write_for_all;
+use crate::sys::files::replace_file;
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::process::{self, Side};
 use crate::sys::signals::{self, Signals};
@@ -339,7 +340,10 @@ impl Master {
             let loaded = whitelists::load(&self.parts.settings);
             // The workers say what is wrong; this is for those to come.
             if loaded.problems.iter().all(|problem| !problem.is_fatal) {
+                let line = format!("whitelists reloaded: {}", loaded.whitelists.size());
+                self.parts.log.write(Level::One, line.as_bytes());
                 self.parts.policy.whitelists = loaded.whitelists;
+                write_for_daemon(&self.parts.settings, &self.parts.log);
             }
             self.tell_workers(Message::Reload);
         }
@@ -351,7 +355,7 @@ impl Master {
             && self.next_statistics <= Instant::now()
         {
             self.next_statistics = Instant::now() + STATISTICS_INTERVAL;
-            if let Err(error) = write_for_all(path, counters.prometheus().as_bytes()) {
+            if let Err(error) = replace_file(path, counters.prometheus().as_bytes(), 0o644) {
                 let path = path.display();
                 self.parts
                     .log

@@ -2,6 +2,7 @@
 
 mod acceptor;
 mod background;
+mod beats;
 mod children;
 mod commit;
 mod connection;
@@ -12,6 +13,7 @@ mod gather;
 mod group_commit;
 mod listener;
 mod master;
+mod options_file;
 mod pidfile;
 pub mod shared;
 mod spawn;
@@ -49,6 +51,10 @@ pub fn run(settings: &Settings) -> i32 {
                 error.exit_code
             }
         };
+    }
+    if let Some(ignored) = &settings.ignored_words {
+        // Without -d the log goes there, too.
+        say(&format!("WARNING: {ignored}"));
     }
     match background::go_to_background(settings, start::serve) {
         Ok(status) => status,

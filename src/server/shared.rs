@@ -5,6 +5,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::beats::Beats;
 use super::counters::{Counter, Counters};
 use crate::log::Complaints;
 use crate::policy::instances::Instances;
@@ -17,6 +18,8 @@ pub struct Shared {
     pub instances: Instances<'static>,
     /// What is counted.
     pub counters: Counters,
+    /// When each worker, and the writer, last went on.
+    pub beats: Beats,
     /// Which complaints were made lately.
     pub complaints: Complaints,
     /// Even: the database may be used; odd: it is being verified.
@@ -39,16 +42,19 @@ impl Shared {
     /// Shared memory for this process and the children it forks from now on.
     pub fn new(workers: usize) -> io::Result<Self> {
         const FIXED: usize = Instances::CELLS + Counter::COUNT + Complaints::CELLS + 2;
-        let count = NonZeroUsize::new(FIXED + workers).unwrap_or(NonZeroUsize::MIN);
+        // Of each worker connections and beat; of the writer the beat.
+        let count = NonZeroUsize::new(FIXED + 2 * workers + 1).unwrap_or(NonZeroUsize::MIN);
         let cells = sys::shared::share_cells(count)?;
         let split = || -> Option<Self> {
             let (instances, rest) = cells.split_first_chunk()?;
             let (counts, rest) = rest.split_first_chunk()?;
             let (complaints, rest) = rest.split_first_chunk()?;
-            let ([store_epoch, writer_generation], workers) = rest.split_first_chunk()?;
+            let ([store_epoch, writer_generation], rest) = rest.split_first_chunk()?;
+            let (workers, beats) = rest.split_at_checked(workers)?;
             Some(Shared {
                 instances: Instances::new(instances),
                 counters: Counters::new(counts, workers),
+                beats: Beats::new(beats),
                 complaints: Complaints::new(complaints),
                 store_epoch,
                 writer_generation,

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::commit::local::LocalCommit;
 use super::engine::{Advance, Commands, Engine, Replies, load_policy};
+use super::options_file::write_for_session;
 use super::shared::Shared;
 use super::verification::{Reason, Verification, run_verifier};
 use crate::config::settings::Settings;
@@ -90,6 +91,9 @@ impl Session {
             syslog: true,
         };
         let log = Rc::new(Log::new(settings.verbosity, sinks, shared.complaints));
+        if let Some(ignored) = &settings.ignored_words {
+            log.complain(ignored);
+        }
         let policy = load_policy(settings, &log);
         let store = LmdbStore::new(LmdbOptions {
             dir: settings.dbdir.clone(),
@@ -98,6 +102,7 @@ impl Session {
             purpose: Purpose::WriteFlushed,
             patience: PATIENCE,
         });
+        write_for_session(settings, store.lock(), &log);
         Ok(Session {
             input,
             output,

@@ -14,6 +14,7 @@ use super::children::{Links, Parts};
 use super::engine::load_policy;
 use super::listener::{Listeners, MAX_LISTENERS};
 use super::master::{Master, watch_signals};
+use super::options_file::write_for_daemon;
 use super::pidfile::PidFile;
 use super::shared::Shared;
 use super::start_error::{StartError, give_to};
@@ -75,7 +76,11 @@ pub fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
         .map_err(|message| StartError::new(255, format!("ERROR: {message}")))?;
     let doubt = look_at_database(settings, &lock, &log)?;
     tell_of_journal(settings, &log);
+    if let Some(ignored) = &settings.ignored_words {
+        log.complain(ignored);
+    }
     let policy = load_policy(settings, &log);
+    write_for_daemon(settings, &log);
     if is_daemon {
         let keep_stderr = settings.log_stderr;
         process::close_stdio(keep_stderr)

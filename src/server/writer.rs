@@ -138,6 +138,7 @@ impl Writer {
         poll.set(CONTROL, &self.control, Interest::INPUT);
         poll.set(QUEUE, &self.queue, Interest::INPUT);
         let mut orphaned: Option<Instant> = None;
+        self.shared.beats.note_writer();
         control::send(&self.control, Message::Ready)?;
         loop {
             let wake = match &self.maintenance {
@@ -146,6 +147,7 @@ impl Writer {
             };
             let wake = [wake, orphaned].into_iter().flatten().min();
             poll.wait(wake.map(|at| at.saturating_duration_since(Instant::now())))?;
+            self.shared.beats.note_writer();
             self.follow_store();
             if poll.readiness(SIGNALS).input {
                 // TERM and its like are for the workers; they still need the

@@ -34,19 +34,28 @@ pub fn flush_names(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Replaces a file as a whole: readers see the old one or the new one. Any user
-/// may read it.
-pub fn write_for_all(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Replaces a file as a whole: readers see the old one or the new one. Until then
+/// the new one has the number of this process after its name.
+pub fn replace_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(format!(".{}", std::process::id()));
+    let written = write_whole(Path::new(&name), content, mode);
+    let replaced = written.and_then(|()| fs::rename(&name, path));
+    if replaced.is_err() {
+        // The disk may be full.
+        let _ = fs::remove_file(&name);
+    }
+    replaced
+}
+
+fn write_whole(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
+        .mode(mode)
         .custom_flags(libc::O_NOFOLLOW)
-        .open(&name)?;
-    file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    file.write_all(content)?;
-    drop(file);
-    fs::rename(&name, path)
+        .open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(content)
 }

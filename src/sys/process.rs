@@ -23,9 +23,9 @@ pub enum Side {
 /// Forks. Only for processes without a second thread, as servers and sessions
 /// are: then the child may do anything.
 pub fn fork() -> io::Result<Side> {
-    // SAFETY: servers and sessions start no thread (only "postgreyctl backup"
-    // does, which does not fork), so no lock of the child's memory is held by a
-    // thread that it does not have.
+    // SAFETY: servers and sessions start no thread, and "postgreyctl backup" does
+    // so only in the child that it has forked before; so no lock of the child's
+    // memory is held by a thread that it does not have.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => Ok(Side::Child),
         nix::unistd::ForkResult::Parent { child } => Ok(Side::Parent(child)),
@@ -104,6 +104,18 @@ pub enum ChildResult {
     Err(String),
     /// It crashed: `signal NAME`, or the `status N` of a panic.
     Crashed(String),
+}
+
+/// Waits for the end of a child: its status; 1 if a signal ended it.
+pub fn status_of(pid: Pid) -> io::Result<i32> {
+    loop {
+        match waitpid(pid, None) {
+            Err(nix::Error::EINTR) => {}
+            Ok(WaitStatus::Exited(_, status)) => return Ok(status),
+            Ok(_) => return Ok(1),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Runs `work` in a child process, which may crash without harm, and is ended

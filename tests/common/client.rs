@@ -46,6 +46,13 @@ impl Client {
         self.stream.get_ref().shutdown(Shutdown::Write)
     }
 
+    /// The next line, as it is.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        line
+    }
+
     /// The next reply without `action=` and line ends; an error if the
     /// connection ends before it.
     pub fn try_reply(&mut self) -> io::Result<String> {

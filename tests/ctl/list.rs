@@ -152,7 +152,7 @@ fn a_reader_that_goes_away_is_no_failure() {
         .collect();
     fill(dir.path(), &all);
     let command = format!(
-        "{} --dbdir={} list | head -n 1; exit ${{PIPESTATUS[0]}}",
+        "{} --dbdir={} --defaults list | head -n 1; exit ${{PIPESTATUS[0]}}",
         env!("CARGO_BIN_EXE_postgreyctl"),
         dir.path().display()
     );

@@ -11,6 +11,10 @@ mod common_server;
 #[allow(dead_code)]
 mod dialogue;
 
+#[path = "../common/random.rs"]
+mod random;
+
+mod agree;
 mod care;
 mod docs;
 mod dump;
@@ -19,6 +23,9 @@ mod explain;
 mod import;
 mod list;
 mod live;
+mod options;
+mod ping;
+mod restore;
 mod server;
 
 use std::io::Write;
@@ -63,9 +70,13 @@ fn ctl(dir: &Path, words: &[&str]) -> Ran {
 }
 
 fn ctl_with_input(dir: &Path, words: &[&str], input: &[u8]) -> Ran {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_postgreyctl"))
-        .arg("--dbdir")
-        .arg(dir)
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postgreyctl"));
+    command.arg("--dbdir").arg(dir);
+    if !dir.join("postgrey.options").exists() {
+        // No server was there; that the defaults are taken need not be said.
+        command.arg("--defaults");
+    }
+    let mut child = command
         .args(words)
         .env("TZ", "UTC")
         .stdin(Stdio::piped())

@@ -65,8 +65,16 @@ const PASSED_ON: &[(&str, &[&str])] = &[
             "not listening on ADDRESS: WHY",
         ],
     ),
-    // server::counters
-    ("act_on_requests", &["statistics: requests=N ..."]),
+    // server::counters, policy::decide::Whitelists
+    (
+        "act_on_requests",
+        &[
+            "statistics: requests=N ...",
+            "whitelists reloaded: N entries",
+        ],
+    ),
+    ("serve", IGNORED),
+    ("open", IGNORED),
     // std's text of a panic
     (
         "report_panics_to_syslog",
@@ -74,6 +82,8 @@ const PASSED_ON: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// config::typed
+const IGNORED: &[&str] = &["\"TEXT\" is no option: it is ignored"];
 const FILES: &[&str] = &["FILE line N: WHY", "can't open FILE: WHY"];
 const STORE: &[&str] = &["DIRECTORY: CALL: WHY", "damaged: DIRECTORY: CALL: WHY"];
 

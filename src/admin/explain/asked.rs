@@ -80,7 +80,7 @@ fn read_request(input: &[u8]) -> Result<Request, Failure> {
             Event::Request => return Ok(reader.request().clone()),
             Event::Garbage(_) => {}
             Event::TooLarge(limit) => return Err(Failure::error(format!("the request: {limit}"))),
-            Event::Unrecognized => break,
+            Event::Ping | Event::Unrecognized => break,
         }
     }
     Err(Failure::error(

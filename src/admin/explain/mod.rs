@@ -11,13 +11,14 @@ use std::path::Path;
 
 use self::case::{Answer, Case, time_of};
 use super::complain;
-use super::environment::open_reader;
+use super::environment::{become_owner, open_reader};
 use super::escape::escaped;
 use super::failure::Failure;
 use super::list::time;
 use super::options::Id;
 use super::output::Output;
 use super::records::short_name;
+use super::server_options;
 use super::state::{Judged, State, judge};
 use super::times;
 use super::words::Words;
@@ -33,8 +34,14 @@ use crate::sys::clock;
 
 /// Explains one request.
 pub fn run(words: &Words) -> Result<(), Failure> {
-    let settings = words.server_settings()?;
+    let settings = server_options::settings(words)?;
     let request = asked::request(words)?;
+    let dbdir = words.dbdir();
+    if dbdir.is_dir() {
+        // As the server reads the lists, not as root.
+        become_owner(&dbdir)?;
+    }
+    server_options::warn_of_changed_lists(&settings);
     let loaded = whitelists::load(&settings);
     for problem in &loaded.problems {
         complain(&problem.text);
@@ -47,7 +54,6 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     };
     let clock = clock::seconds();
     let now = time(words, Id::At, "at", clock)?.unwrap_or_else(|| time_of(&request, clock));
-    let dbdir = words.dbdir();
     let open = || -> Result<Box<dyn Store>, Failure> { Ok(Box::new(open_reader(&dbdir)?)) };
     let case = Case::new(&policy, &request, now, open)?;
     let mut text = Text(Output::new());

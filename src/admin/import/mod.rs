@@ -29,6 +29,7 @@ use super::options::Id;
 use super::output::Output;
 use super::progress::Progress;
 use super::records::{database_with_name, objection, short_name};
+use super::server_options;
 use super::words::Words;
 use crate::config::settings::Settings;
 use crate::config::values;
@@ -74,7 +75,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         .octets(Id::Database)
         .map(database_with_name)
         .transpose()?;
-    let settings = words.server_settings()?;
+    let settings = server_options::settings(words)?;
     let db_size = match words.value(Id::DbSize) {
         Some(size) => values::db_size(size).map_err(|message| Failure::new(message, 2))?,
         None => Settings::default().db_size,

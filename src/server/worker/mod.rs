@@ -17,6 +17,7 @@ use socket2::Socket;
 
 use crate::log::Log;
 use crate::server::acceptor::Acceptor;
+use crate::server::beats::WORKER_INTERVAL;
 use crate::server::commit::remote::{Done, RemoteCommit};
 use crate::server::connection::{Connection, STALL_LIMIT};
 use crate::server::control::{self, Message};
@@ -36,11 +37,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(4);
 /// Seconds after which a turn that does not end is a loop: the worker is ended,
 /// and the master starts another.
 const LONGEST_TURN: u32 = 60;
-/// A wait is over after this time, so that an idle worker is not taken for one
-/// that loops.
-const LONGEST_WAIT: Duration = Duration::from_secs(20);
-/// How often the alarm for that is set.
-const ALARM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Places in the poll set: signals, master, writer, queue of the writer; then
 /// the listeners; then the connections.
@@ -201,12 +197,13 @@ impl Worker {
         Ok(())
     }
 
-    /// How long to wait at most, with this end or without.
+    /// How long to wait at most, with this end or without: an idle worker is not
+    /// to be taken for one that loops, or is silent.
     fn timeout(&self, end: Option<Instant>) -> Option<Duration> {
         let now = Instant::now();
         let wake = [self.deadline(), end].into_iter().flatten().min();
-        let left = wake.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now));
-        Some(left.min(LONGEST_WAIT))
+        let left = wake.map_or(WORKER_INTERVAL, |at| at.saturating_duration_since(now));
+        Some(left.min(WORKER_INTERVAL))
     }
 
     /// The next time something has to be looked after.
@@ -229,7 +226,8 @@ impl Worker {
     fn renew_alarm(&mut self) {
         let now = Instant::now();
         if self.next_alarm <= now {
-            self.next_alarm = now + ALARM_INTERVAL;
+            self.next_alarm = now + WORKER_INTERVAL;
+            self.shared.beats.note_worker(self.place);
             process::end_unless_renewed(LONGEST_TURN);
         }
     }

@@ -292,6 +292,18 @@ pub fn put_in_place(part: &Path, dir: &Path) -> io::Result<()> {
     flush_names(dir)
 }
 
+/// Gives what is about to be replaced a second name, which is returned; `None` if
+/// there is nothing. Under the claim.
+pub(crate) fn keep_replaced(dir: &Path) -> io::Result<Option<PathBuf>> {
+    end_replacement(dir)?;
+    let kept = dir.join("data.mdb.replaced");
+    remove_if_there(&kept)?;
+    match fs::hard_link(data_file(dir), &kept) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        linked => linked.map(|()| Some(kept)),
+    }
+}
+
 /// Gives what lies in the place of the database another name, which is
 /// returned. The first damaged file is kept as it is, since it may be the only
 /// one worth looking at; of those after it the last. Under the claim.

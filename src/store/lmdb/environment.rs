@@ -35,6 +35,8 @@ pub enum Purpose {
     /// To verify it while nobody may write: LMDB's own locks are not used, so
     /// that it does not matter in what state they are.
     Verify,
+    /// Read one file, which nobody uses: [`super::LmdbOptions::dir`] is its path.
+    VerifyFile,
 }
 
 impl Purpose {
@@ -44,6 +46,20 @@ impl Purpose {
             Purpose::WriteUnflushed => EnvironmentFlags::NO_META_SYNC | EnvironmentFlags::NO_SYNC,
             Purpose::Read => EnvironmentFlags::READ_ONLY,
             Purpose::Verify => EnvironmentFlags::READ_ONLY | EnvironmentFlags::NO_LOCK,
+            Purpose::VerifyFile => Purpose::Verify.flags() | EnvironmentFlags::NO_SUB_DIR,
+        }
+    }
+
+    /// True if it may be opened without a lock: nobody changes it.
+    pub(super) fn is_verification(self) -> bool {
+        matches!(self, Purpose::Verify | Purpose::VerifyFile)
+    }
+
+    /// The file with the records.
+    pub(super) fn data_file(self, dir: &Path) -> PathBuf {
+        match self {
+            Purpose::VerifyFile => dir.to_owned(),
+            _ => data_file(dir),
         }
     }
 
@@ -82,6 +98,7 @@ fn failed(dir: &Path, call: &'static str) -> impl Fn(lmdb::Error) -> StoreError 
 /// An open environment with its databases.
 pub(super) struct OpenEnvironment {
     dir: PathBuf,
+    file: PathBuf,
     pub(super) environment: Environment,
     pub(super) databases: [lmdb::Database; 3],
     /// The files it was opened from.
@@ -102,8 +119,8 @@ impl OpenEnvironment {
         let before = Identity::of(dir);
         // LMDB would wait for the other end of a FIFO, or call a directory an
         // error of the system.
-        if std::fs::metadata(data_file(dir)).is_ok_and(|found| !found.is_file()) {
-            let why = "data.mdb is not a regular file";
+        if std::fs::metadata(purpose.data_file(dir)).is_ok_and(|found| !found.is_file()) {
+            let why = "not a regular file";
             return Err(StoreError::new(ErrorKind::Damage, CALL, dir, why));
         }
         let mut known = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,7 +140,7 @@ impl OpenEnvironment {
         unsafe { lmdb_sys::mdb_env_set_assert(environment.env(), Some(abort_quietly)) };
         let identity = Identity::of(dir);
         let is_new = before.data.is_none() && before.lock == identity.lock;
-        if before != identity && !is_new && purpose != Purpose::Verify {
+        if before != identity && !is_new && !purpose.is_verification() {
             let why = "the database is being replaced";
             return Err(StoreError::new(ErrorKind::Busy, CALL, dir, why));
         }
@@ -140,6 +157,7 @@ impl OpenEnvironment {
         let now = Instant::now();
         Ok(OpenEnvironment {
             dir: dir.to_owned(),
+            file: purpose.data_file(dir),
             environment,
             databases,
             identity,
@@ -169,7 +187,7 @@ impl OpenEnvironment {
             return false;
         };
         let wanted = (info.last_pgno() as u64 + 1) * u64::from(stat.page_size());
-        std::fs::metadata(data_file(&self.dir)).is_ok_and(|found| found.len() < wanted)
+        std::fs::metadata(&self.file).is_ok_and(|found| found.len() < wanted)
     }
 
     /// Frees the reader slots of processes that have died; how many there were.

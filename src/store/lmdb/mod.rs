@@ -150,6 +150,33 @@ impl LmdbStore {
         make: impl FnOnce(&mut Self) -> Result<PathBuf, E>,
     ) -> Result<(), E> {
         self.prepare()?;
+        self.put_in_place(|store| {
+            store.refuse_company()?;
+            make(store)
+        })
+    }
+
+    /// Puts a flushed file in the place of the database, whatever state that is
+    /// in, and keeps it under another name, which is returned if there was one. No
+    /// daemon may run. Sessions that have it open find the new one before they
+    /// commit.
+    pub fn restore(&mut self, part: &Path) -> Result<Option<PathBuf>, StoreError> {
+        let mut kept = None;
+        self.put_in_place(|store| -> Result<PathBuf, StoreError> {
+            let dir = &store.options.dir;
+            let failed = |error| StoreError::of_io("keep the old one", dir, &error);
+            kept = claim::keep_replaced(dir).map_err(failed)?;
+            Ok(part.to_owned())
+        })?;
+        Ok(kept)
+    }
+
+    /// Puts the file that `make` makes under the claim in the place of the
+    /// database.
+    fn put_in_place<E: From<StoreError>>(
+        &mut self,
+        make: impl FnOnce(&mut Self) -> Result<PathBuf, E>,
+    ) -> Result<(), E> {
         follow_lock_file(&mut self.lock)?;
         let _claim = take_claim(&self.lock, self.options.patience)?;
         let dir = self.options.dir.clone();
@@ -160,11 +187,12 @@ impl LmdbStore {
             let why = format!("a server runs{pid}: stop it first");
             return Err(StoreError::new(ErrorKind::Busy, "replace", &dir, why).into());
         }
-        let made = self.refuse_company().map_err(E::from);
-        let made = made.and_then(|()| make(self));
+        let made = make(self);
         self.close();
         let replaced = made.and_then(|part| {
             let placed = claim::put_in_place(&part, &dir);
+            // All of it is on the disk.
+            let placed = placed.and_then(|()| remove_mark(&dir));
             placed.map_err(|error| E::from(failed(error)))
         });
         let unlocked = self.lock.unlock(Claim::Daemon).map_err(failed);
@@ -229,17 +257,19 @@ impl LmdbStore {
             claim::settle(dir, &self.lock).map_err(failed("make lock.mdb"))?;
         }
         // LMDB takes an empty file for a new database.
-        let length = std::fs::metadata(claim::data_file(dir)).map_or(0, |found| found.len());
-        if length == 0 && is_claimed && claim::was_opened(&self.lock, dir) {
+        let purpose = self.options.purpose;
+        let length = std::fs::metadata(purpose.data_file(dir)).map_or(0, |found| found.len());
+        let was_opened = || is_claimed && claim::was_opened(&self.lock, dir);
+        if length == 0 && (purpose == Purpose::VerifyFile || was_opened()) {
             return Err(self.damage("stat", "the file is empty"));
         }
-        if length == 0 && self.options.purpose == Purpose::Read {
+        if length == 0 && purpose == Purpose::Read {
             // That is no failure: whoever commits begins it.
             let why = "there is no database yet";
             return Err(StoreError::new(ErrorKind::Busy, "stat", dir, why));
         }
         let is_new = is_claimed && Identity::of(dir).data.is_none();
-        let opened = OpenEnvironment::open(dir, self.options.purpose, self.options.map_size);
+        let opened = OpenEnvironment::open(dir, purpose, self.options.map_size);
         if is_new && opened.is_err() {
             // Half a file would be taken for a damaged one. If it cannot be
             // removed, it is.
@@ -267,7 +297,7 @@ impl LmdbStore {
         }
         if self.open.is_none() {
             let _claim = match self.options.purpose {
-                Purpose::Verify => None,
+                purpose if purpose.is_verification() => None,
                 purpose => match self.claim_files() {
                     // Nobody can write there, nor replace anything.
                     Err(_) if purpose == Purpose::Read && self.is_read_only() => None,

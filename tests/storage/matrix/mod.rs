@@ -47,6 +47,8 @@ enum Actor {
     Add,
     Import,
     Compact,
+    /// Takes a backup, and puts it in place.
+    Restore,
     /// Each process of the daemon that is started next.
     NextDaemon,
 }
@@ -100,6 +102,7 @@ fn combinations() -> Vec<Case> {
                 Actor::Add,
                 Actor::Import,
                 Actor::Compact,
+                Actor::Restore,
                 Actor::NextDaemon,
             ] {
                 for has_witness in [false, true] {

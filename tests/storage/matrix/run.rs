@@ -25,14 +25,16 @@ use crate::tools::{Control, Tools, memory_dir};
 /// Records of an import.
 const IMPORTED: usize = 300;
 
-/// What may be there behind an orderly end. The last two are what was made of
-/// it when someone was killed; the next one who makes them removes them.
-const EXPECTED: [&str; 5] = [
+/// What may be there after an orderly end. Three of them are what was made of it
+/// when someone was killed; the next one who makes them removes them.
+const EXPECTED: [&str; 7] = [
     "data.mdb",
     "lock.mdb",
     "postgrey.lock",
     "data.mdb.compact",
     "data.mdb.verified",
+    "data.mdb.replaced",
+    "data.mdb.restore",
 ];
 
 /// Runs a case in a directory of its own.
@@ -107,7 +109,8 @@ impl Run<'_> {
             Daemon::Starts => {
                 // While the database is replaced none may start.
                 while let Err(status) = server.try_start_again() {
-                    assert_eq!(self.case.actor, Actor::Compact, "{status}");
+                    let replaces = matches!(self.case.actor, Actor::Compact | Actor::Restore);
+                    assert!(replaces, "{status}");
                     assert_eq!(status.code(), Some(11));
                     pause();
                 }
@@ -172,6 +175,15 @@ impl Run<'_> {
             }
             Actor::Compact => {
                 self.ctl(&["compact"]);
+            }
+            Actor::Restore => {
+                let backup = self.folder.join("backup");
+                let backup = backup.to_str().unwrap();
+                // Nothing is answered between the two but by a daemon, which lets
+                // nothing be restored.
+                let taken = self.tools.ctl(self.folder, &["backup", backup], &[]);
+                assert!(taken.status.success(), "{}: {taken:?}", self.case);
+                self.ctl(&["restore", backup]);
             }
             Actor::NextDaemon => self.run_daemon(),
         }
@@ -251,6 +263,7 @@ impl Run<'_> {
             .filter(|name| !EXPECTED.contains(&&name[..]))
             // Of an import that was killed: it is still empty.
             .filter(|name| !name.starts_with(".postgreyctl."))
+            .filter(|name| !name.starts_with("postgrey.options"))
             .collect();
         assert!(left.is_empty(), "{what}: {left:?} is left");
         let numbers = ["data.mdb", "lock.mdb"].map(|name| {

@@ -1,0 +1,119 @@
+//! What the server does: its options, from the file beside its database, and
+//! those of the caller after `--`, which beat them.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::complain;
+use super::environment::server_of;
+use super::escape::escaped;
+use super::failure::Failure;
+use super::options::Id;
+use super::output::Output;
+use super::words::Words;
+use crate::config::settings::Settings;
+use crate::config::{self, Invocation, print_config, saved};
+use crate::store::lmdb::LmdbStore;
+use crate::sys::errors::describe;
+
+/// The settings of the server.
+pub fn settings(words: &Words) -> Result<Settings, Failure> {
+    let dbdir = words.dbdir();
+    let found = match words.has(Id::Defaults) {
+        true => None,
+        false => read(&dbdir),
+    };
+    let left = found.as_deref().map(saved::words).unwrap_or_default();
+    let mut settings = parse(&left, words.server_options()).map_err(|failure| {
+        // Those of the caller alone were read before.
+        let path = saved::path(&dbdir);
+        Failure::new(
+            format!("{}: {}", path.display(), failure.message),
+            failure.exit_code,
+        )
+    })?;
+    settings.dbdir = dbdir;
+    if words.has(Id::Verbose) {
+        for word in print_config(&settings).split(|&octet| octet == b'\n') {
+            if !word.is_empty() {
+                complain(&format!("option of the server: {}", escaped(word)));
+            }
+        }
+    }
+    Ok(settings)
+}
+
+/// What a server has left; if that is nothing, or cannot be read, the user is
+/// told what is taken in its place.
+fn read(dbdir: &Path) -> Option<Vec<u8>> {
+    let path = saved::path(dbdir);
+    let why = match saved::read(dbdir) {
+        Ok(Some(found)) => return Some(found),
+        Ok(None) => format!("no server has left its options in {}", path.display()),
+        Err(error) => format!("cannot read {}: {}", path.display(), describe(&error)),
+    };
+    complain(&format!("{why}: the defaults are taken"));
+    None
+}
+
+/// The settings that these options make, of which the second ones beat the first.
+pub fn parse(left: &[OsString], over: &[OsString]) -> Result<Settings, Failure> {
+    let refused = |error: config::ConfigError| Failure::new(error.message, error.exit_code);
+    match config::parse_over(left, over).map_err(refused)? {
+        Invocation::PrintConfig(settings) => match &settings.ignored_words {
+            Some(ignored) => Err(Failure::usage(format!("ERROR: {ignored}"))),
+            None => Ok(*settings),
+        },
+        _ => Err(Failure::usage(
+            "ERROR: after -- only options of the server's rules are understood",
+        )),
+    }
+}
+
+/// Names the whitelists that were changed after the server that runs has read
+/// them: it goes by what they held then, also after a reload that was refused.
+pub fn warn_of_changed_lists(settings: &Settings) {
+    let server = server_of(&LmdbStore::new_reader(&settings.dbdir));
+    let (Ok(Some(pid)), Ok(read_at)) = (server, saved::written_at(&settings.dbdir)) else {
+        return;
+    };
+    let lists = [
+        &settings.whitelist_clients,
+        &settings.whitelist_recipients,
+        &settings.s25r_except,
+    ];
+    for path in lists.into_iter().flatten() {
+        if let Ok(found) = fs::metadata(path)
+            && (found.ctime(), found.ctime_nsec()) > read_at
+        {
+            complain(&format!(
+                "{} was changed after the server has read it: the server goes by what was \
+                 there until it reads the file again (kill -HUP {pid})",
+                path.display()
+            ));
+        }
+    }
+}
+
+/// `config`: the options of the server.
+pub fn run(words: &Words) -> Result<(), Failure> {
+    let dbdir = words.dbdir();
+    let path = saved::path(&dbdir);
+    let found = saved::read(&dbdir).map_err(|error| Failure::file(&path, &error))?;
+    let Some(content) = found else {
+        return Err(Failure::no(format!(
+            "no server has left its options in {}",
+            path.display()
+        )));
+    };
+    if server_of(&LmdbStore::new_reader(&dbdir))?.is_none() {
+        complain(
+            "no server runs: these are the options of the last one, or of sessions of spawn(8)",
+        );
+    }
+    let mut output = Output::new();
+    output.write(&content)?;
+    output.finish()
+}
