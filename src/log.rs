@@ -27,6 +27,8 @@ pub struct Sinks {
     pub stderr: bool,
     /// syslog(3), opened before.
     pub syslog: bool,
+    /// Lines on standard error begin with the time.
+    pub times: bool,
 }
 
 /// The log of a process.
@@ -56,8 +58,8 @@ impl Log {
         static CELLS: [AtomicU64; Complaints::CELLS] =
             [const { AtomicU64::new(0) }; Complaints::CELLS];
         let sinks = Sinks {
-            stderr: false,
             syslog: true,
+            ..Sinks::default()
         };
         Log::new(Level::Two, sinks, Complaints::new(&CELLS))
     }
@@ -83,6 +85,10 @@ impl Log {
         };
         if self.sinks.stderr {
             buffer.clear();
+            if self.sinks.times {
+                crate::sys::clock::push_rfc3339(&mut buffer);
+                buffer.push(b' ');
+            }
             if self.stderr_is_terminal {
                 push_escaped(&mut buffer, line);
             } else {

@@ -7,7 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, exit};
 
 use postgrey::config::settings::Settings;
-use postgrey::config::{self, Invocation, check};
+use postgrey::config::{self, Invocation};
+use postgrey::server::check;
 
 fn main() {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -16,7 +17,11 @@ fn main() {
         Ok(Invocation::Help) => print(config::help_text().as_bytes()),
         Ok(Invocation::Version) => print(format!("postgrey {}\n", config::VERSION).as_bytes()),
         Ok(Invocation::Man) => show_manual(),
-        Ok(Invocation::Check { settings, problems }) => say_problems(&settings, problems),
+        Ok(Invocation::Check {
+            settings,
+            problems,
+            notes,
+        }) => say_findings(&settings, problems, notes),
         Ok(Invocation::PrintConfig(settings)) => {
             if let Some(ignored) = &settings.ignored_words {
                 complain(&format!("WARNING: {ignored}"));
@@ -57,10 +62,15 @@ fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-fn say_problems(settings: &Settings, mut problems: Vec<String>) -> i32 {
-    problems.extend(check::check(settings));
+fn say_findings(settings: &Settings, mut problems: Vec<String>, mut notes: Vec<String>) -> i32 {
+    let findings = check::check(settings);
+    problems.extend(findings.problems);
+    notes.extend(findings.notes);
     for problem in &problems {
         complain(problem);
+    }
+    for note in &notes {
+        complain(&format!("note: {note}"));
     }
     i32::from(!problems.is_empty())
 }

@@ -206,7 +206,7 @@ proptest! {
     ) {
         let verdict = match kind {
             0 => Verdict::ClientAutoWhitelisted,
-            1 => Verdict::TarpitPassed,
+            1 => Verdict::TarpitPassed { has_waited: switches[0] },
             2 => Verdict::Tarpit,
             3 => Verdict::Greylist { is_new: switches[0], missing: number },
             _ => Verdict::Pass { was_successful: switches[0], waited: number },

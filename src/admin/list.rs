@@ -157,6 +157,11 @@ impl Filter {
     }
 }
 
+/// True for what `--privacy` makes of a client.
+fn is_hash(text: &[u8]) -> bool {
+    text.len() == 40 && text.iter().all(u8::is_ascii_hexdigit)
+}
+
 impl Client {
     fn read(text: &[u8], rules: &Rules) -> Result<Client, Failure> {
         if let Some(address) = parsed(text) {
@@ -169,7 +174,15 @@ impl Client {
         let as_text = std::str::from_utf8(text).ok();
         Ok(match as_text.and_then(|text| text.parse::<IpNet>().ok()) {
             Some(net) => Client::Net(net.trunc()),
-            None => Client::Text(text.to_ascii_lowercase()),
+            None if rules.compat.addresses_are_text() || is_hash(text) => {
+                Client::Text(text.to_ascii_lowercase())
+            }
+            None => {
+                let text = String::from_utf8_lossy(text);
+                return Err(Failure::error(format!(
+                    "\"{text}\" is no address and no network"
+                )));
+            }
         })
     }
 

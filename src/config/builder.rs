@@ -14,9 +14,19 @@ use super::values;
 use crate::log::Level;
 use crate::policy::rules::{Compat, Lookup};
 
+/// What was made of the options.
+pub struct Built {
+    /// The settings.
+    pub settings: Settings,
+    /// What is wrong.
+    pub wrong: Vec<ConfigError>,
+    /// Which values do not mean what they seem to.
+    pub notes: Vec<String>,
+}
+
 /// Makes settings of the options, and says all that is wrong with them. What
 /// is wrong keeps its default, so that `--check` can go on to the rest.
-pub fn settings_of(typed: &Typed) -> (Settings, Vec<ConfigError>) {
+pub fn settings_of(typed: &Typed) -> Built {
     let mut builder = SettingsBuilder {
         typed,
         wrong: Vec::new(),
@@ -34,7 +44,11 @@ pub fn settings_of(typed: &Typed) -> (Settings, Vec<ConfigError>) {
     builder.read_s25r(&mut settings);
     builder.read_texts(&mut settings);
     builder.check_combinations(&settings);
-    (settings, builder.wrong)
+    Built {
+        settings,
+        notes: builder.notes_of_zeros(),
+        wrong: builder.wrong,
+    }
 }
 
 struct SettingsBuilder<'a> {
@@ -108,6 +122,8 @@ impl SettingsBuilder<'_> {
                 .and_then(|text| values::syslog_facility(&text))
         });
         settings.log_stderr = self.typed.has(Id::LogStderr);
+        settings.log_time = self.typed.has(Id::LogTime);
+        settings.rules.log_tarpit = self.typed.has(Id::LogTarpit);
         self.set(&mut settings.stats_file, Id::StatsFile, |value| {
             values::path(name(Id::StatsFile), value).map(Some)
         });
@@ -232,6 +248,30 @@ impl SettingsBuilder<'_> {
             // connection: a line of the log would be taken for a reply.
             self.refuse("ERROR: --spawn and --log-stderr exclude each other");
         }
+    }
+
+    /// Of each option that was given as 0 what that stands for.
+    fn notes_of_zeros(&self) -> Vec<String> {
+        let numbers = [
+            Id::Delay,
+            Id::MaxAge,
+            Id::RetryCount,
+            Id::AutoWhitelistDelay,
+            Id::Ipv4Cidr,
+            Id::Ipv6Cidr,
+        ];
+        let note = |id: &Id| {
+            let value = self
+                .given(*id)
+                .filter(|value| values::integer(value) == 0.0)?;
+            let spec = OPTIONS.iter().find(|spec| spec.id == *id)?;
+            let (name, default) = (spec.name, spec.default_text()?);
+            let value = value.to_string_lossy().into_owned();
+            Some(format!(
+                "--{name}={value} stands for the default, {default}"
+            ))
+        };
+        numbers.iter().filter_map(note).collect()
     }
 
     fn refuse(&mut self, message: &str) {

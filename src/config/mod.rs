@@ -3,11 +3,10 @@
 //! meaning of each option stay apart. One table ([`options`]) feeds both, the
 //! help text and the printed configuration (`print`).
 //!
-//! Nothing here but [`check`], [`whitelists`] and [`saved`] looks at the system,
+//! Nothing here but [`whitelists`] and [`saved`] looks at the system,
 //! except for its name.
 
 mod builder;
-pub mod check;
 mod error;
 pub mod options;
 pub mod paths;
@@ -26,6 +25,7 @@ pub use error::ConfigError;
 pub use options::OptionSpec;
 pub use print::help_text;
 
+use builder::Built;
 use options::Id;
 use settings::Settings;
 use typed::Typed;
@@ -50,6 +50,8 @@ pub enum Invocation {
         settings: Box<Settings>,
         /// What is wrong with the options, one message each.
         problems: Vec<String>,
+        /// Which values do not mean what they seem to.
+        notes: Vec<String>,
     },
     /// `--print-config`: print [`print_config`] of these.
     PrintConfig(Box<Settings>),
@@ -95,17 +97,26 @@ fn interpret(typed: &Typed) -> Result<Invocation, ConfigError> {
             return Ok(invocation);
         }
     }
-    let (settings, wrong) = builder::settings_of(typed);
+    let Built {
+        settings,
+        wrong,
+        notes,
+    } = builder::settings_of(typed);
     let settings = Box::new(settings);
     let messages = wrong.iter().map(|error| error.message.clone());
     if is_check {
         let complaints = typed.complaints.iter().cloned();
         let ignored = settings.ignored_words.clone();
         let problems = complaints.chain(ignored).chain(messages).collect();
-        return Ok(Invocation::Check { settings, problems });
+        return Ok(Invocation::Check {
+            settings,
+            problems,
+            notes,
+        });
     }
     if let Some(first) = wrong.first() {
-        let message = messages.collect::<Vec<_>>().join("\n");
+        let ignored = settings.ignored_words.clone();
+        let message = messages.chain(ignored).collect::<Vec<_>>().join("\n");
         return Err(ConfigError {
             message,
             exit_code: first.exit_code,

@@ -87,6 +87,8 @@ pub struct Settings {
     pub syslog_facility: String,
     /// Log to standard error as well, also with `-d` (`--log-stderr`).
     pub log_stderr: bool,
+    /// Each line on standard error begins with the time (`--log-time`).
+    pub log_time: bool,
     /// Whitelists of clients, in the order read: those given or the default,
     /// each followed by its `.local` file.
     pub whitelist_clients: Vec<PathBuf>,
@@ -162,6 +164,7 @@ impl Default for Settings {
             verbosity: Level::Two,
             syslog_facility: "mail".into(),
             log_stderr: false,
+            log_time: false,
             whitelist_clients: with_local_files([paths::whitelist_clients()]),
             whitelist_recipients: with_local_files([paths::whitelist_recipients()]),
             s25r: false,

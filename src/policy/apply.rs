@@ -46,8 +46,9 @@ pub fn apply<R: Records>(
         return Ok(outcome);
     }
     if rules.targrey && command.is_data {
-        outcome.verdict = Verdict::TarpitPassed;
-        if records.get(Database::Tarpit, command.address)?.is_some() {
+        let has_waited = records.get(Database::Tarpit, command.address)?.is_some();
+        outcome.verdict = Verdict::TarpitPassed { has_waited };
+        if has_waited {
             records.delete(Database::Tarpit, command.address)?;
         }
         count_pass(records, rules, command, &mut outcome)?;
@@ -109,8 +110,10 @@ pub fn apply_read_only<R: ReadRecords>(
     if !rules.targrey || !command.is_data {
         return Ok(Reading::NeedsWrite);
     }
-    outcome.verdict = Verdict::TarpitPassed;
     let is_recorded = records.get(Database::Tarpit, command.address)?.is_some();
+    outcome.verdict = Verdict::TarpitPassed {
+        has_waited: is_recorded,
+    };
     let is_counted = rules.auto_whitelist.is_some() && is_pass_due(rules, command, client);
     Ok(match is_recorded || is_counted {
         true => Reading::NeedsWrite,

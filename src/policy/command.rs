@@ -150,8 +150,11 @@ pub enum Verdict {
     /// The client is on the auto-whitelist.
     #[default]
     ClientAutoWhitelisted,
-    /// The DATA stage of a client that waited in the tarpit.
-    TarpitPassed,
+    /// The DATA stage under `--targrey`.
+    TarpitPassed {
+        /// The client was sent to the tarpit, and has waited.
+        has_waited: bool,
+    },
     /// The client goes to the tarpit.
     Tarpit,
     /// The triplet has to wait.
@@ -178,7 +181,7 @@ impl Outcome {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let (verdict, switch, number) = match self.verdict {
             Verdict::ClientAutoWhitelisted => (0, false, 0.0),
-            Verdict::TarpitPassed => (1, false, 0.0),
+            Verdict::TarpitPassed { has_waited } => (1, has_waited, 0.0),
             Verdict::Tarpit => (2, false, 0.0),
             Verdict::Greylist { is_new, missing } => (3, is_new, missing),
             Verdict::Pass {
@@ -210,7 +213,9 @@ impl Outcome {
         let is_on = |bit: u8| switches & (1 << bit) != 0;
         let verdict = match verdict {
             0 => Verdict::ClientAutoWhitelisted,
-            1 => Verdict::TarpitPassed,
+            1 => Verdict::TarpitPassed {
+                has_waited: is_on(0),
+            },
             2 => Verdict::Tarpit,
             3 => Verdict::Greylist {
                 is_new: is_on(0),
@@ -263,7 +268,8 @@ mod tests {
     fn outcomes_come_back_as_they_were_sent() {
         for verdict in [
             Verdict::ClientAutoWhitelisted,
-            Verdict::TarpitPassed,
+            Verdict::TarpitPassed { has_waited: true },
+            Verdict::TarpitPassed { has_waited: false },
             Verdict::Tarpit,
             Verdict::Greylist {
                 is_new: true,

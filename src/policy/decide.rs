@@ -203,7 +203,10 @@ impl Policy {
             Decision::Stored(outcome) => {
                 answered = self.answer_outcome(request, outcome, surroundings, reply, line, log);
             }
-            Decision::StoreFailed => {}
+            Decision::StoreFailed => {
+                push_action(line, request, Reason::StoreFailed);
+                log(Level::Two, line);
+            }
         }
         if self.is_dry_run || reply.len() == start {
             reply.truncate(start);
@@ -235,12 +238,18 @@ impl Policy {
             line.clear();
         }
         let reason = match outcome.verdict {
-            Verdict::TarpitPassed => return answered,
+            Verdict::TarpitPassed { has_waited: true } if self.rules.log_tarpit => {
+                Reason::TarpitPassed
+            }
+            Verdict::TarpitPassed { .. } => return answered,
             Verdict::ClientAutoWhitelisted => Reason::ClientAutoWhitelist,
             Verdict::Tarpit => {
                 self.push_sleep(reply);
                 answered.is_sleep = true;
-                return answered;
+                if !self.rules.log_tarpit {
+                    return answered;
+                }
+                Reason::Tarpit
             }
             Verdict::Greylist { missing, is_new } => {
                 if self.rules.tarpit.is_some() && !self.rules.targrey {
@@ -248,15 +257,19 @@ impl Policy {
                     reply.extend_from_slice(b", ");
                     reply.extend_from_slice(self.texts.greylist_action.as_bytes());
                     answered.is_sleep = true;
-                    return answered;
-                }
-                reply.extend_from_slice(self.texts.greylist_action.as_bytes());
-                reply.push(b' ');
-                push_greylist_text(reply, &self.texts, request, missing);
-                if is_new {
-                    Reason::New
+                    if !self.rules.log_tarpit {
+                        return answered;
+                    }
+                    Reason::Tarpit
                 } else {
-                    Reason::EarlyRetry(missing)
+                    reply.extend_from_slice(self.texts.greylist_action.as_bytes());
+                    reply.push(b' ');
+                    push_greylist_text(reply, &self.texts, request, missing);
+                    if is_new {
+                        Reason::New
+                    } else {
+                        Reason::EarlyRetry(missing)
+                    }
                 }
             }
             Verdict::Pass {
@@ -282,7 +295,7 @@ impl Policy {
     fn push_whitelisted_client(&self, line: &mut Vec<u8>, request: &Request, verdict: Verdict) {
         let text = request.text(Attribute::ClientAddress);
         let name = request.text(Attribute::ClientName);
-        if verdict == Verdict::TarpitPassed {
+        if matches!(verdict, Verdict::TarpitPassed { .. }) {
             return push_tarpit_whitelisted(line, name, text);
         }
         let mut address = Vec::new();

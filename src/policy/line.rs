@@ -39,6 +39,12 @@ pub enum Reason {
     New,
     /// The triplet was seen before; the seconds that are missing.
     EarlyRetry(f64),
+    /// The client is sent to the tarpit (`--log-tarpit`).
+    Tarpit,
+    /// It has waited in the tarpit (`--log-tarpit`).
+    TarpitPassed,
+    /// The database was needed and is in trouble.
+    StoreFailed,
     /// The triplet has passed; with a header the seconds it waited.
     TripletFound(Option<f64>),
 }
@@ -53,6 +59,7 @@ pub fn push_action(line: &mut Vec<u8>, request: &Request, reason: Reason) {
     }
     let action: &[u8] = match reason {
         Reason::New | Reason::EarlyRetry(_) => b"action=greylist, reason=",
+        Reason::Tarpit => b"action=tarpit, reason=",
         _ => b"action=pass, reason=",
     };
     line.extend_from_slice(action);
@@ -79,7 +86,9 @@ fn push_reason(line: &mut Vec<u8>, reason: Reason) {
         Reason::RecipientWhitelist => line.extend_from_slice(b"recipient whitelist"),
         Reason::NotSuspicious => line.extend_from_slice(b"not S25R"),
         Reason::ClientAutoWhitelist => line.extend_from_slice(b"client AWL"),
-        Reason::New => line.extend_from_slice(b"new"),
+        Reason::New | Reason::Tarpit => line.extend_from_slice(b"new"),
+        Reason::TarpitPassed => line.extend_from_slice(b"tarpit passed"),
+        Reason::StoreFailed => line.extend_from_slice(b"database trouble"),
         Reason::EarlyRetry(missing) => {
             line.extend_from_slice(b"early-retry (");
             super::number::push_number(line, missing);

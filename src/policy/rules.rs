@@ -85,6 +85,8 @@ pub struct Rules {
     pub targrey: bool,
     /// Store SHA-1 hashes instead of triplets and clients (`--privacy`).
     pub privacy: bool,
+    /// Log who is sent to the tarpit, and who comes out of it (`--log-tarpit`).
+    pub log_tarpit: bool,
 }
 
 impl Default for Rules {
@@ -103,6 +105,7 @@ impl Default for Rules {
             tarpit: None,
             targrey: false,
             privacy: false,
+            log_tarpit: false,
         }
     }
 }

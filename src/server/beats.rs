@@ -3,13 +3,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::commit::WRITER_PATIENCE;
 use crate::sys::clock;
 
 /// A worker goes on once a second at least, and notes it once a second at most.
 pub const WORKER_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 /// Microseconds after which a worker that has not is called silent.
 const WORKER_PATIENCE: u64 = 4_000_000;
+
+/// Microseconds after which the writer has not gone on since it was sent something that
+/// was given up: half of the second after which that happens.
+const WRITER_PATIENCE: u64 = 500_000;
 
 /// Times of the monotonic clock in cells that all processes share: one for each
 /// worker, and the last one for the writer.
@@ -48,11 +51,10 @@ impl Beats {
     /// True if the writer has not gone on since a command was sent to it that it
     /// did not answer in time.
     pub fn is_writer_silent(&self) -> bool {
-        let patience = WRITER_PATIENCE.as_micros() as u64;
         // A session has none, and commits for itself.
         let is_there = |cell: &&AtomicU64| cell.load(Ordering::Relaxed) > 0;
         let writer = self.0.last().filter(is_there);
-        writer.is_some_and(|cell| age(cell) >= patience / 2)
+        writer.is_some_and(|cell| age(cell) >= WRITER_PATIENCE)
     }
 }
 

@@ -5,10 +5,11 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use super::counters::Counter;
+use super::lists::reload;
+use super::ping;
 use super::shared::Shared;
 use crate::config::VERSION;
 use crate::config::settings::Settings;
-use crate::config::whitelists;
 use crate::log::{Level, Log};
 use crate::policy::apply::Reading;
 use crate::policy::command::{Command, Outcome, Verdict};
@@ -22,8 +23,6 @@ use crate::sys::process::contain_panic;
 /// Octets of unsent replies beyond which no further request of a connection is
 /// looked at: the peer has to read first.
 pub const MAX_OUTPUT: usize = 16 * 1024;
-/// The answer to a ping while the database is out of use.
-const BEING_VERIFIED: &str = "trouble: the database is being verified";
 /// The reply to a request that could not be looked at.
 const NO_OPINION: &[u8] = b"action=DUNNO\n\n";
 
@@ -96,16 +95,7 @@ impl Engine {
     /// Reads the whitelists again; keeps the old ones if one of the files is
     /// unreadable or bad.
     pub fn reload(&mut self) {
-        let loaded = whitelists::load(&self.settings);
-        for problem in &loaded.problems {
-            self.log.complain(&problem.text);
-        }
-        if loaded.problems.iter().any(|problem| problem.is_fatal) {
-            self.log
-                .complain("whitelists not reloaded: the old ones stay in use");
-        } else {
-            self.policy.whitelists = loaded.whitelists;
-        }
+        reload(&self.settings, &mut self.policy, &self.log);
     }
 
     /// True once after reading has met damage.
@@ -165,7 +155,7 @@ impl Engine {
                 None => ControlFlow::Break(Advance::NeedCommit),
             },
             Event::Ping if store.is_none() => {
-                push_pong(replies, BEING_VERIFIED);
+                ping::push_unusable(&mut replies.octets);
                 self.after_reply()
             }
             Event::Ping => {
@@ -204,6 +194,7 @@ impl Engine {
         reader: &RequestReader,
         commands: &mut Commands,
     ) -> Option<Decision> {
+        self.watch_stages(reader);
         let command = match self
             .policy
             .examine(reader.request(), clock::seconds(), &mut self.keys)
@@ -235,6 +226,16 @@ impl Engine {
         None
     }
 
+    fn watch_stages(&self, reader: &RequestReader) {
+        if self.policy.rules.targrey {
+            let is_data = reader.request().text(Attribute::ProtocolState) == b"DATA";
+            if self.shared.stages.note(is_data, clock::seconds() as u64) {
+                self.log
+                    .complain("no request came at DATA: --targrey needs one there");
+            }
+        }
+    }
+
     /// Answers the request that waited for its command; `None`: it failed.
     /// [`ControlFlow::Continue`]: the connection goes on.
     pub fn finish(
@@ -244,28 +245,13 @@ impl Engine {
         replies: &mut Replies,
     ) -> ControlFlow<Advance> {
         if reader.is_ping() {
-            return self.answer_ping(outcome, replies);
+            ping::push_answer(&mut replies.octets, outcome.is_some(), &self.shared.beats);
+            return self.after_reply();
         }
         let decision = outcome.map_or(Decision::StoreFailed, Decision::Stored);
         let start = replies.octets.len();
         contain_panic(|| self.answer(reader, &decision, replies))
             .unwrap_or_else(|| ControlFlow::Break(self.answer_bug(start, replies)))
-    }
-
-    /// Answers a ping whose command came back, or was given up.
-    fn answer_ping(&self, outcome: Option<Outcome>, replies: &mut Replies) -> ControlFlow<Advance> {
-        let beats = &self.shared.beats;
-        match (outcome, beats.silent_worker()) {
-            (Some(_), None) => push_pong(replies, "ok"),
-            (Some(_), Some(worker)) => {
-                push_pong(replies, &format!("silent: worker {worker} does not answer"));
-            }
-            (None, _) if beats.is_writer_silent() => {
-                push_pong(replies, "trouble: the writer does not answer");
-            }
-            (None, _) => push_pong(replies, "trouble: the database fails, see the log"),
-        }
-        self.after_reply()
     }
 
     /// Answers a request at which the program failed, in place of what it may
@@ -336,7 +322,7 @@ impl Engine {
                 }
                 match outcome.verdict {
                     Verdict::ClientAutoWhitelisted => Counter::PassClientAwl,
-                    Verdict::TarpitPassed => Counter::TarpitPassed,
+                    Verdict::TarpitPassed { .. } => Counter::TarpitPassed,
                     Verdict::Tarpit => Counter::Tarpitted,
                     Verdict::Greylist { is_new: true, .. } => Counter::GreylistNew,
                     Verdict::Greylist { is_new: false, .. } => Counter::GreylistEarly,
@@ -348,29 +334,10 @@ impl Engine {
     }
 }
 
-fn push_pong(replies: &mut Replies, text: &str) {
-    replies
-        .octets
-        .extend_from_slice(format!("ping={text}\n\n").as_bytes());
-}
-
-/// The policy with its whitelists; what is wrong with these is logged.
-pub fn load_policy(settings: &Settings, log: &Log) -> Policy {
-    let loaded = whitelists::load(settings);
-    for problem in &loaded.problems {
-        log.complain(&problem.text);
-    }
-    Policy {
-        rules: settings.rules.clone(),
-        texts: settings.texts.clone(),
-        whitelists: loaded.whitelists,
-        is_dry_run: settings.noaction,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::whitelists;
     use crate::log::Sinks;
     use crate::policy::record::Database;
     use crate::server::buggy::BuggyStore;
@@ -423,7 +390,7 @@ mod tests {
         );
         assert_eq!(next, Advance::NeedCommit);
         let outcome = Outcome {
-            verdict: Verdict::TarpitPassed,
+            verdict: Verdict::TarpitPassed { has_waited: true },
             ..Outcome::default()
         };
         replies.octets.clear();

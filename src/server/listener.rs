@@ -8,12 +8,17 @@ use socket2::Socket;
 
 use super::start_error::StartError;
 use crate::config::settings::{Listen, Settings};
+use crate::config::{self, Invocation, saved};
 use crate::sys::errors::describe;
 use crate::sys::process::{self, Identity};
 use crate::sys::socket::{self, addresses_of, is_family_missing, patiently, remove_stale_socket};
 
 /// Sockets to listen on at most: a worker looks at all of them each turn.
 pub const MAX_LISTENERS: usize = 64;
+
+/// Why an address cannot be had.
+const IN_USE: &str = "in use by another program";
+const NO_SOCKET: &str = "it is no socket: remove it, or give another path";
 
 /// Listening sockets. The files of UNIX sockets go with it, in the process that
 /// made them.
@@ -27,6 +32,19 @@ pub struct Listeners {
     pub warnings: Vec<String>,
     paths: Vec<PathBuf>,
     owner: u32,
+    /// Where the last server of this directory listened: orphaned workers of one that
+    /// was killed let go of it soon.
+    left: Vec<Listen>,
+}
+
+/// Where the server that has left its options in this directory listened.
+pub fn left_addresses(dbdir: &Path) -> Vec<Listen> {
+    let words = saved::read(dbdir).ok().flatten();
+    let words = words.as_deref().map(saved::words).unwrap_or_default();
+    match config::parse_over(&words, &[]) {
+        Ok(Invocation::PrintConfig(settings)) => settings.listen,
+        _ => Vec::new(),
+    }
 }
 
 impl Listeners {
@@ -34,6 +52,7 @@ impl Listeners {
     pub fn bind(settings: &Settings, identity: &Identity) -> Result<Self, StartError> {
         let mut listeners = Listeners::default();
         listeners.owner = std::process::id();
+        listeners.left = left_addresses(&settings.dbdir);
         for listen in &settings.listen {
             match listen {
                 Listen::Unix(path) => listeners.bind_unix(path, settings, identity)?,
@@ -58,14 +77,23 @@ impl Listeners {
         identity: &Identity,
     ) -> Result<(), StartError> {
         let fail = |error: io::Error| {
-            let reason = describe(&error);
             let path = path.display();
-            StartError::new(
-                2,
-                format!("ERROR: Can't connect to UNIX socket at file {path} [{reason}]"),
-            )
+            let why = match error.raw_os_error() {
+                Some(libc::EADDRINUSE) => IN_USE,
+                Some(libc::EEXIST) => NO_SOCKET,
+                _ => {
+                    let reason = describe(&error);
+                    return StartError::new(
+                        2,
+                        format!("ERROR: Can't connect to UNIX socket at file {path} [{reason}]"),
+                    );
+                }
+            };
+            StartError::new(2, format!("ERROR: cannot listen on {path}: {why}"))
         };
-        let socket = patiently(|| {
+        let absolute = std::path::absolute(path).map_err(fail)?;
+        let is_left = self.left.contains(&Listen::Unix(absolute.clone()));
+        let socket = patiently(is_left, || {
             remove_stale_socket(path)?;
             socket::listen_unix(path, settings.socket_mode, settings.listen_queue_size)
         })
@@ -82,7 +110,7 @@ impl Listeners {
         self.lines
             .push(format!("Binding to UNIX socket file {}", path.display()));
         // The master changes its directory when it goes to the background.
-        self.paths.push(std::path::absolute(path).map_err(fail)?);
+        self.paths.push(absolute);
         Ok(())
     }
 
@@ -90,14 +118,15 @@ impl Listeners {
     /// alone where there is no IPv6.
     fn bind_everywhere(&mut self, port: u16, backlog: i32) -> Result<(), StartError> {
         let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        match patiently(|| socket::listen_inet(v6, backlog, true)) {
+        let is_left = self.was_left(None, port);
+        match patiently(is_left, || socket::listen_inet(v6, backlog, true)) {
             Ok(socket) => {
                 self.add_inet(socket, "*");
                 Ok(())
             }
             Err(error) if is_family_missing(&error) => {
                 let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-                let socket = patiently(|| socket::listen_inet(v4, backlog, false))
+                let socket = patiently(is_left, || socket::listen_inet(v4, backlog, false))
                     .map_err(|error| inet_error("*", port, &error))?;
                 self.add_inet(socket, "*");
                 Ok(())
@@ -115,8 +144,9 @@ impl Listeners {
         addresses.dedup();
         let mut failures = Vec::new();
         let mut bound = 0;
+        let is_left = self.was_left(Some(host), port);
         for address in addresses {
-            match patiently(|| socket::listen_inet(address, backlog, false)) {
+            match patiently(is_left, || socket::listen_inet(address, backlog, false)) {
                 Ok(socket) => {
                     bound += 1;
                     self.add_inet(socket, host);
@@ -144,6 +174,11 @@ impl Listeners {
         }
     }
 
+    fn was_left(&self, host: Option<&str>, port: u16) -> bool {
+        let host = host.map(str::to_owned);
+        self.left.contains(&Listen::Inet { host, port })
+    }
+
     fn add_inet(&mut self, socket: Socket, host: &str) {
         let port = socket
             .local_addr()
@@ -169,9 +204,12 @@ impl Drop for Listeners {
 }
 
 fn inet_error(host: &str, port: u16, error: &io::Error) -> StartError {
-    let reason = describe(error);
-    StartError::new(
-        255,
-        format!("ERROR: Can't connect to TCP port {port} on {host} [{reason}]"),
-    )
+    let message = match error.kind() {
+        io::ErrorKind::AddrInUse => format!("ERROR: cannot listen on {host}:{port}: {IN_USE}"),
+        _ => {
+            let reason = describe(error);
+            format!("ERROR: Can't connect to TCP port {port} on {host} [{reason}]")
+        }
+    };
+    StartError::new(255, message)
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::beats::Beats;
 use super::counters::{Counter, Counters};
+use super::stages::Stages;
 use crate::log::Complaints;
 use crate::policy::instances::Instances;
 use crate::sys;
@@ -18,6 +19,8 @@ pub struct Shared {
     pub instances: Instances<'static>,
     /// What is counted.
     pub counters: Counters,
+    /// Whether Postfix asks at DATA.
+    pub stages: Stages,
     /// When each worker, and the writer, last went on.
     pub beats: Beats,
     /// Which complaints were made lately.
@@ -41,7 +44,8 @@ impl StoreEpoch {
 impl Shared {
     /// Shared memory for this process and the children it forks from now on.
     pub fn new(workers: usize) -> io::Result<Self> {
-        const FIXED: usize = Instances::CELLS + Counter::COUNT + Complaints::CELLS + 2;
+        const FIXED: usize =
+            Instances::CELLS + Counter::COUNT + Complaints::CELLS + Stages::CELLS + 2;
         // Of each worker connections and beat; of the writer the beat.
         let count = NonZeroUsize::new(FIXED + 2 * workers + 1).unwrap_or(NonZeroUsize::MIN);
         let cells = sys::shared::share_cells(count)?;
@@ -49,11 +53,13 @@ impl Shared {
             let (instances, rest) = cells.split_first_chunk()?;
             let (counts, rest) = rest.split_first_chunk()?;
             let (complaints, rest) = rest.split_first_chunk()?;
+            let (stages, rest) = rest.split_first_chunk()?;
             let ([store_epoch, writer_generation], rest) = rest.split_first_chunk()?;
             let (workers, beats) = rest.split_at_checked(workers)?;
             Some(Shared {
                 instances: Instances::new(instances),
                 counters: Counters::new(counts, workers),
+                stages: Stages::new(stages),
                 beats: Beats::new(beats),
                 complaints: Complaints::new(complaints),
                 store_epoch,

@@ -13,7 +13,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::commit::local::LocalCommit;
-use super::engine::{Advance, Commands, Engine, Replies, load_policy};
+use super::engine::{Advance, Commands, Engine, Replies};
+use super::lists::load_policy;
 use super::options_file::write_for_session;
 use super::shared::Shared;
 use super::verification::{Reason, Verification, run_verifier};
@@ -87,8 +88,8 @@ impl Session {
         crash::leave_file(&mark_file(&settings.dbdir))?;
         let shared = Shared::new(0)?;
         let sinks = Sinks {
-            stderr: false,
             syslog: true,
+            ..Sinks::default()
         };
         let log = Rc::new(Log::new(settings.verbosity, sinks, shared.complaints));
         if let Some(ignored) = &settings.ignored_words {

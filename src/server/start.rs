@@ -6,13 +6,16 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::unistd::{AccessFlags, Group, access};
+
 use super::background::Report;
 use super::children::{Links, Parts};
-use super::engine::load_policy;
 use super::listener::{Listeners, MAX_LISTENERS};
+use super::lists::load_policy;
 use super::master::{Master, watch_signals};
 use super::options_file::write_for_daemon;
 use super::pidfile::PidFile;
@@ -64,6 +67,7 @@ pub fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     let sinks = Sinks {
         stderr: !is_daemon || settings.log_stderr,
         syslog: is_daemon,
+        times: settings.log_time,
     };
     if is_daemon {
         syslog::open(&settings.syslog_facility);
@@ -74,7 +78,7 @@ pub fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     log_start(&log, &listeners, &identity, is_daemon);
     process::become_user(&identity)
         .map_err(|message| StartError::new(255, format!("ERROR: {message}")))?;
-    let doubt = look_at_database(settings, &lock, &log)?;
+    let doubt = look_at_database(settings, &identity, &lock, &log)?;
     tell_of_journal(settings, &log);
     if let Some(ignored) = &settings.ignored_words {
         log.complain(ignored);
@@ -105,7 +109,7 @@ pub fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
 
 /// Whom the server becomes: with root's privileges the user of the settings;
 /// without, whoever started it, unless another user was asked for.
-fn find_identity(settings: &Settings) -> Result<Identity, StartError> {
+pub(super) fn find_identity(settings: &Settings) -> Result<Identity, StartError> {
     let fail = |message: String| StartError::new(255, format!("ERROR: {message}"));
     if !process::is_root() && settings.user == paths::USER {
         return process::current_identity().map_err(fail);
@@ -118,12 +122,30 @@ fn find_identity(settings: &Settings) -> Result<Identity, StartError> {
     Ok(identity)
 }
 
+/// What makes a directory of the database that this user can use out of what is
+/// there; empty if it is not that.
+pub(super) fn advice_for_dbdir(dbdir: &Path, identity: &Identity) -> String {
+    let dir = dbdir.display();
+    let group = Group::from_gid(identity.gid).ok().flatten();
+    let group = group.map_or_else(|| identity.gid.to_string(), |group| group.name);
+    let chown = format!("chown {}:{group} {dir}", identity.name);
+    match access(dbdir, AccessFlags::W_OK | AccessFlags::X_OK) {
+        Err(nix::Error::ENOENT) => format!(": mkdir -m 0700 {dir} && {chown}"),
+        Err(nix::Error::EACCES) => format!(": {chown}"),
+        _ => String::new(),
+    }
+}
+
 /// Makes sure that no other daemon uses the directory.
 fn take_daemon_lock(settings: &Settings, identity: &Identity) -> Result<LockFile, StartError> {
     let path = lock_file(&settings.dbdir);
     let fail = |error: io::Error| {
         let (path, reason) = (path.display(), describe(&error));
-        StartError::new(2, format!("ERROR: can't open lock file: {path}: {reason}"))
+        let advice = advice_for_dbdir(&settings.dbdir, identity);
+        StartError::new(
+            2,
+            format!("ERROR: can't open lock file: {path}: {reason}{advice}"),
+        )
     };
     let lock = LockFile::new(path.clone(), 0o600);
     give_to(lock.file().map_err(fail)?, identity).map_err(fail)?;
@@ -178,6 +200,7 @@ fn tell_of_journal(settings: &Settings, log: &Log) {
 /// verification comes back.
 fn look_at_database(
     settings: &Settings,
+    identity: &Identity,
     lock: &LockFile,
     log: &Log,
 ) -> Result<Option<Reason>, StartError> {
@@ -208,7 +231,10 @@ fn look_at_database(
             None
         }
         Ok(ChildResult::Err(why)) if why.starts_with(DAMAGED) => Some(Reason::Damage),
-        Ok(ChildResult::Err(why)) => return Err(StartError::new(2, format!("ERROR: {why}"))),
+        Ok(ChildResult::Err(why)) => {
+            let advice = advice_for_dbdir(&settings.dbdir, identity);
+            return Err(StartError::new(2, format!("ERROR: {why}{advice}")));
+        }
         Ok(ChildResult::Crashed(_)) => Some(Reason::Damage),
         Err(error) => {
             // A disk that hangs, or a machine without room: the children will see.

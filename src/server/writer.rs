@@ -294,7 +294,8 @@ impl Writer {
 
     /// Says why the store failed; damage is the master's to look after.
     fn report(&mut self, error: &StoreError) {
-        self.log.complain_about(error.cause(), &error.to_string());
+        let line = format!("{error}: requests pass ungreylisted");
+        self.log.complain_about(error.cause(), &line);
         if error.kind == ErrorKind::Damage {
             let _ = control::send(&self.control, Message::Damaged);
         }

@@ -21,6 +21,7 @@ use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
 use crate::sys::errors::describe;
+use crate::sys::files::is_disk_full;
 
 /// One record as [`Store::scan`] shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +135,15 @@ impl StoreError {
             ErrorKind::Busy => self.call,
             _ => &self.reason,
         }
+    }
+
+    /// The same error, called by its name if the disk has no room left: LMDB reports
+    /// a page that was written in part as EIO.
+    pub fn of_full_disk(mut self, dir: &Path) -> Self {
+        if self.kind == ErrorKind::System && is_disk_full(dir) {
+            self.reason = "the disk is full (No space left on device)".into();
+        }
+        self
     }
 
     /// A bug of ours ended a transaction.

@@ -33,6 +33,14 @@ pub fn push_timestamp(out: &mut Vec<u8>) {
     push_local_time(out, c"%Y/%m/%d-%H:%M:%S");
 }
 
+/// Appends the local time with its distance from UTC, as RFC 3339 has it:
+/// `2026-11-24T02:27:10+01:00`.
+pub fn push_rfc3339(out: &mut Vec<u8>) {
+    push_local_time(out, c"%Y-%m-%dT%H:%M:%S%z");
+    // The system has no colon there.
+    out.insert(out.len().saturating_sub(2), b':');
+}
+
 /// Appends a time in seconds since 1970 as the local `2026-11-24 02:27:10`.
 pub fn push_time(out: &mut Vec<u8>, time: f64) {
     push_local_time_of(out, time, c"%Y-%m-%d %H:%M:%S");

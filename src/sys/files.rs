@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use nix::sys::statvfs::statvfs;
+
 /// Which file a path leads to: device and inode; `None` if it is missing.
 pub fn identity_of(path: &Path) -> Option<(u64, u64)> {
     let found = fs::metadata(path).ok()?;
@@ -32,6 +34,14 @@ pub fn remove_if_there(path: &Path) -> io::Result<()> {
 /// Brings the names in a directory to the disk.
 pub fn flush_names(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// True if less than a mebibyte is left for users.
+pub fn is_disk_full(dir: &Path) -> bool {
+    const LEAST: u128 = 1 << 20;
+    statvfs(dir).is_ok_and(|disk| {
+        u128::from(disk.blocks_available()) * u128::from(disk.fragment_size()) < LEAST
+    })
 }
 
 /// Replaces a file as a whole: readers see the old one or the new one. Until then

@@ -208,7 +208,8 @@ fn find_user(user: &str) -> Result<Option<User>, String> {
     found.map_err(|error| format!("cannot look up user \"{user}\": {error}"))
 }
 
-fn find_group(group: &str) -> Result<Option<Gid>, String> {
+/// The group with this name or number; `None` if there is none.
+pub fn find_group(group: &str) -> Result<Option<Gid>, String> {
     if let Ok(number) = group.parse() {
         return Ok(Some(Gid::from_raw(number)));
     }

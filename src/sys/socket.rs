@@ -55,13 +55,19 @@ pub fn is_unix_socket_alive(path: &Path) -> bool {
     }
 }
 
-/// Tries again for a while as long as the address is in use.
-pub fn patiently(mut bind: impl FnMut() -> io::Result<Socket>) -> io::Result<Socket> {
+/// Tries again for a while as long as the address is in use, if that is likely to
+/// end.
+pub fn patiently(
+    may_end: bool,
+    mut bind: impl FnMut() -> io::Result<Socket>,
+) -> io::Result<Socket> {
     let start = Instant::now();
     loop {
         match bind() {
             Err(error)
-                if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < PATIENCE =>
+                if may_end
+                    && error.kind() == io::ErrorKind::AddrInUse
+                    && start.elapsed() < PATIENCE =>
             {
                 std::thread::sleep(RETRY_INTERVAL);
             }

@@ -234,13 +234,51 @@ fn other_words_end_the_options() {
     }
     refused(
         &["stray", "--unix=/x"],
-        "ERROR: --unix or --inet must be specified",
+        "ERROR: --unix or --inet must be specified\n\
+         \"stray\" is no option: it is ignored, and so is what follows: --unix=/x",
         2,
     );
-    assert!(matches!(
-        parse_words(&["--unix=/x", "trailing"]),
-        Ok(Invocation::Serve(_))
-    ));
+    for (words, ignored) in [
+        (&["--unix=/x"][..], None),
+        (&["--unix=/x", "--"], None),
+        (
+            &["--unix=/x", "trailing"],
+            Some("\"trailing\" is no option: it is ignored"),
+        ),
+        (
+            &["--unix=/x", "-"],
+            Some("\"-\" is no option: it is ignored"),
+        ),
+        (
+            &["--inet=10023", "delay=5", "--max-age=90"],
+            Some("\"delay=5\" is no option: it is ignored, and so is what follows: --max-age=90"),
+        ),
+        (
+            &[
+                "--inet=10023",
+                "--greylist-text=Try",
+                "again",
+                "later",
+                "--privacy",
+            ],
+            Some("\"again\" is no option: it is ignored, and so is what follows: later --privacy"),
+        ),
+        (
+            &["--inet=10023", "--", "--privacy"],
+            Some("ignored after \"--\": --privacy"),
+        ),
+    ] {
+        let Ok(Invocation::Serve(settings)) = parse_words(words) else {
+            panic!("{words:?}")
+        };
+        assert_eq!(settings.ignored_words.as_deref(), ignored);
+        assert!(!settings.rules.privacy && settings.rules.delay == 300.0);
+        let with_check = [&["--check"], words].concat();
+        let Ok(Invocation::Check { problems, .. }) = parse_words(&with_check) else {
+            panic!("{words:?}")
+        };
+        assert_eq!(problems, Vec::from_iter(ignored));
+    }
 }
 
 #[test]
@@ -321,16 +359,23 @@ fn names_are_unique() {
 
 #[test]
 fn check_goes_on_behind_a_mistake() {
-    let Ok(Invocation::Check { settings, problems }) = parse_words(&[
+    let Ok(Invocation::Check {
+        settings,
+        problems,
+        notes,
+    }) = parse_words(&[
         "--check",
         "--bogus",
         "--inet=abc",
         "--workers=9999",
         "--delay=7",
-    ]) else {
+        "--max-age=0",
+    ])
+    else {
         panic!("no check")
     };
     assert_eq!(settings.rules.delay, 7.0);
+    assert_eq!(notes, ["--max-age=0 stands for the default, 35"]);
     assert_eq!(
         problems,
         [

@@ -99,7 +99,7 @@ fn filters_choose() {
         (&["--client=192.0.2.90/31"], 4),
         (&["--client=2001:db8::/32"], 2),
         (&["--client=2001:db8::1"], 2),
-        (&["--client=BAD"], 1),
+        (&["--client=BAD", "--", "--compat=targrey-1.34"], 1),
         (&["--sender=*@b"], 3),
         (&["--sender=<>"], 1),
         (&["--sender", ""], 1),
@@ -138,6 +138,26 @@ fn json_is_one_object_a_line() {
             "key": "192.0.2.0/alice@b/bob@d", "value": "1699999900,1699999900,0,91",
         })
     );
+}
+
+#[test]
+fn what_is_no_client_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), &[]);
+    for client in ["foo", "192.0.2", "192.0.2.0/33", ""] {
+        let option = format!("--client={client}");
+        let ran = ctl(dir.path(), &["list", &option]);
+        assert!(ran.status != 0, "{client}: {ran:?}");
+    }
+    let said = ctl(dir.path(), &["list", "--client=foo"]).failed(2);
+    assert_eq!(said, "ERROR: \"foo\" is no address and no network\n");
+    for client in [
+        "192.0.2.0/24",
+        "2001:db8::1",
+        "014facc31a19f3693c0f7501d8d9251c3382c9ea",
+    ] {
+        ctl(dir.path(), &["list", &format!("--client={client}")]).ok();
+    }
 }
 
 #[test]

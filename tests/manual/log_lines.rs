@@ -51,8 +51,8 @@ const PASSED_ON: &[(&str, &[&str])] = &[
     ("load_policy", FILES),
     // store::StoreError
     ("decide", STORE),
-    ("report", STORE),
-    ("commit", STORE),
+    ("report", FAILED),
+    ("commit", FAILED),
     // server::StartError
     ("report_mistakes", &["ERROR: WHY"]),
     ("run_in_background", &["ERROR: WHY"]),
@@ -82,6 +82,10 @@ const PASSED_ON: &[(&str, &[&str])] = &[
     ),
 ];
 
+const FAILED: &[&str] = &[
+    "DIRECTORY: CALL: WHY: requests pass ungreylisted",
+    "damaged: DIRECTORY: CALL: WHY: requests pass ungreylisted",
+];
 /// config::typed
 const IGNORED: &[&str] = &["\"TEXT\" is no option: it is ignored"];
 const FILES: &[&str] = &["FILE line N: WHY", "can't open FILE: WHY"];

@@ -93,7 +93,9 @@ fn a_full_disk_is_survived() {
         ask(&mut client);
     }
     assert!(
-        server.log_text().contains("No space left on device"),
+        server
+            .log_text()
+            .contains("the disk is full (No space left on device): requests pass ungreylisted"),
         "{}",
         server.log_text()
     );

@@ -2,10 +2,12 @@
 //! every trouble with its surroundings that has an end.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod check;
 mod deaths;
 mod disk;
 mod end;
 mod limits;
+mod log;
 mod reload;
 #[path = "../common/server.rs"]
 mod server;

@@ -108,13 +108,25 @@ fn what_keeps_it_from_starting_is_said_with_a_status() {
     let port = format!("--inet=127.0.0.1:{}", free_port());
     let (status, message) = start(&[port.clone(), format!("--dbdir={}", missing.display())]);
     assert_eq!(status, Some(2));
-    assert!(
-        message.starts_with(&format!(
-            "ERROR: can't open lock file: {}/postgrey.lock",
-            missing.display()
-        )),
-        "{message}"
+    let advice = format!(
+        "ERROR: can't open lock file: {0}/postgrey.lock: No such file or directory: \
+         mkdir -m 0700 {0} && chown ",
+        missing.display()
     );
+    assert!(message.starts_with(&advice), "{message}");
+    if is_root() {
+        let own = dir.path().join("own");
+        fs::create_dir(&own).unwrap();
+        let mut all = common_options(dir.path());
+        all.extend([
+            port.clone().into(),
+            format!("--dbdir={}", own.display()).into(),
+        ]);
+        let (status, message) = run(&all);
+        assert_eq!(status, Some(2));
+        let advice = "Permission denied: chown nobody:";
+        assert!(message.contains(advice), "{message}");
+    }
     let (status, message) = start(&[format!("--unix={}/s", missing.display())]);
     assert_eq!(status, Some(2));
     assert_eq!(
@@ -194,13 +206,23 @@ fn a_live_unix_socket_is_not_taken_from_another_server() {
     options.push(format!("--unix={}", server.socket.display()).into());
     let (status, message) = run(&options);
     assert_eq!(status, Some(2));
-    assert!(message.contains("[Address already in use]"), "{message}");
+    let expected = format!(
+        "ERROR: cannot listen on {}: in use by another program\n",
+        server.socket.display()
+    );
+    assert_eq!(message, expected);
     assert!(server.connect().ask(&[]).starts_with("DEFER_IF_PERMIT"));
     let plain = dir.path().join("plain");
     fs::write(&plain, "a file").unwrap();
     options.pop();
     options.push(format!("--unix={}", plain.display()).into());
-    assert_eq!(run(&options).0, Some(2));
+    let (status, message) = run(&options);
+    assert_eq!(status, Some(2));
+    let expected = format!(
+        "ERROR: cannot listen on {}: it is no socket: remove it, or give another path\n",
+        plain.display()
+    );
+    assert_eq!(message, expected);
     assert_eq!(fs::read_to_string(&plain).unwrap(), "a file");
 }
 

@@ -235,7 +235,10 @@ fn stored_reason(rules: &Rules, outcome: &Outcome) -> String {
             let limit = rules.auto_whitelist.unwrap_or_default();
             format!("passes: the client is on the auto-whitelist ({limit} passes or more)")
         }
-        Verdict::TarpitPassed => "passes: the client has waited until DATA (--targrey)".into(),
+        Verdict::TarpitPassed { has_waited: true } => {
+            "passes: the client has waited in the tarpit until DATA (--targrey)".into()
+        }
+        Verdict::TarpitPassed { .. } => "passes: it has come to DATA (--targrey)".into(),
         Verdict::Tarpit => "has to wait in the tarpit: the client was not there before".into(),
         Verdict::Greylist { is_new: true, .. } => "greylisted: first seen in this second".into(),
         Verdict::Greylist { missing, .. } if missing > 0.0 => {

@@ -45,7 +45,8 @@ impl LocalCommit {
             (Ok(_), Some(outcome)) => Ok(outcome),
             (Ok(_), None) => Err(ErrorKind::Other),
             (Err(error), _) => {
-                self.log.complain_about(error.cause(), &error.to_string());
+                let line = format!("{error}: requests pass ungreylisted");
+                self.log.complain_about(error.cause(), &line);
                 Err(error.kind)
             }
         }

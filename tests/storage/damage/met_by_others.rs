@@ -87,7 +87,7 @@ fn a_new_empty_file_is_a_new_database() {
     give_to_server(&data);
     let db = folder.path().join("db");
     for words in COMMANDS {
-        let words = &[&["--defaults"], &words[..]].concat();
+        let words = &[&["--defaults"], words].concat();
         let output = tools.ctl(folder.path(), words, &[]);
         if words[1] == "expire" {
             assert!(output.status.success(), "{output:?}");
