@@ -43,7 +43,7 @@ _postgreyctl() {
         esac
         return ;;
     --from)
-        mapfile -t COMPREPLY < <(compgen -W 'postgrey-1.34 postgrey-1.37 targrey-1.34 targrey-1.37' -- "$word"); return ;;
+        mapfile -t COMPREPLY < <(compgen -W 'postgrey-1.34 postgrey-1.36 postgrey-1.37 targrey-1.34 targrey-1.37' -- "$word"); return ;;
     --format)
         mapfile -t COMPREPLY < <(compgen -W 'db_dump tab json' -- "$word"); return ;;
     --database)

@@ -7,61 +7,20 @@
 //! `POSTGREY_SEED` repeats a run, `POSTGREY_DIFFERENTIAL` makes it longer.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "common/original.rs"]
+mod original;
 #[path = "common/random.rs"]
 mod random;
 #[path = "common/server.rs"]
 mod server;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use original::{ORIGINAL, Original};
 use random::{Random, number_from};
-use server::{Client, PATIENCE, Server};
-
-const ORIGINAL: &str = "/usr/sbin/postgrey";
-
-/// The original, ended with the test.
-struct Original {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Original {
-    fn start(folder: &Path, options: &[String]) -> Original {
-        let dbdir = folder.join("original");
-        server::make_dbdir(&dbdir);
-        let socket = dbdir.join("socket");
-        let child = Command::new(ORIGINAL)
-            .arg(format!("--unix={}", socket.display()))
-            .arg(format!("--dbdir={}", dbdir.display()))
-            .args(["--user=nobody", "--group=nogroup", "--quiet"])
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let start = Instant::now();
-        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-            assert!(start.elapsed() < PATIENCE, "the original does not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Original { child, socket }
-    }
-}
-
-impl Drop for Original {
-    fn drop(&mut self) {
-        // It is written to at a signal only when it is idle; TERM twice in ten
-        // is seen late, and nothing of it is needed any more.
-        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
-        let _ = self.child.wait();
-    }
-}
+use server::{Client, Server};
 
 const ADDRESSES: [&str; 14] = [
     "192.0.2.1",
@@ -289,7 +248,9 @@ fn compare(options: &[&str], number: u64, seed: u64) {
     let mut both: Vec<String> = options.iter().map(|option| (*option).to_string()).collect();
     both.push(format!("--whitelist-clients={}", clients.display()));
     both.push(format!("--whitelist-recipients={}", recipients.display()));
-    let original = Original::start(folder.path(), &both);
+    let dbdir = folder.path().join("original");
+    server::make_dbdir(&dbdir);
+    let original = Original::start(&dbdir, &both);
     let mut ours: Vec<&str> = vec!["--compat=postgrey-1.37", "--quiet", "--sync=none"];
     ours.extend(both.iter().map(String::as_str));
     let server = Server::start(folder.path(), &ours);

@@ -112,6 +112,31 @@ pub fn parsed(text: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
+/// An address with a length behind it, as some versions write them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lengthy<'a> {
+    /// The address as it is written.
+    pub text: &'a [u8],
+    /// The address.
+    pub address: IpAddr,
+    /// The length, which may be more than the address has bits.
+    pub length: u8,
+}
+
+/// Cuts `ADDRESS/LENGTH`.
+pub fn split_length(text: &[u8]) -> Option<Lengthy<'_>> {
+    let slash = text.iter().rposition(|&octet| octet == b'/')?;
+    let (text, digits) = (&text[..slash], &text[slash + 1..]);
+    let is_number = digits.iter().all(u8::is_ascii_digit);
+    let length = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let address = parsed(text)?;
+    is_number.then_some(Lengthy {
+        text,
+        address,
+        length,
+    })
+}
+
 /// The parts of a triplet's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts<'a> {

@@ -206,7 +206,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Id::Log, "log", Some("LINE|-"), &[Explain],
         "take the request from this line of a log, or from one on standard input"),
     option(Id::From, "from", Some("VERSION"), &[Import],
-        "who wrote the records: postgrey-1.34, postgrey-1.37, targrey-1.34 or targrey-1.37"),
+        "who wrote the records: postgrey-1.34, postgrey-1.36, postgrey-1.37, targrey-1.34 or targrey-1.37"),
     option(Id::Database, "database", Some("NAME"), &[Import],
         "which database the text is of, if it does not say so"),
     option(Id::DbSize, "db-size", Some("SIZE"), &[Import],

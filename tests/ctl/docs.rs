@@ -17,7 +17,7 @@ fn text(name: &str) -> String {
 }
 
 /// The manual page without the escapes of troff.
-fn manual() -> String {
+pub fn manual() -> String {
     text("man/postgreyctl.8")
         .replace("\\-", "-")
         .replace("\\e", "\\")
@@ -80,14 +80,13 @@ fn the_manual_is_plain() {
     }
 }
 
-/// The examples, each a script.
-fn examples() -> Vec<String> {
-    let manual = manual();
-    let examples = manual
+/// The scripts in a section of a page.
+pub fn scripts_of(manual: &str, section: &str) -> Vec<String> {
+    let section = manual
         .split("\n.SH ")
-        .find(|part| part.starts_with("EXAMPLES"))
+        .find(|part| part.starts_with(section))
         .unwrap();
-    let blocks = examples.split("\n.nf\n").skip(1);
+    let blocks = section.split("\n.nf\n").skip(1);
     blocks
         .map(|block| block.split("\n.fi").next().unwrap().to_owned())
         .collect()
@@ -113,7 +112,7 @@ fn the_examples_with_a_server_work() {
     let folder = tempfile::tempdir().unwrap();
     let search = write_wrapper(folder.path(), &dir.path().join("db"));
     let _server = Server::start(dir.path(), &[]);
-    let examples = examples().into_iter();
+    let examples = scripts_of(&manual(), "EXAMPLES").into_iter();
     let scripts: Vec<String> = examples
         .filter(|text| text.contains("postgreyctl ping"))
         .collect();
@@ -158,7 +157,7 @@ fn the_examples_of_the_manual_work() {
     )
     .unwrap();
     let search = write_wrapper(folder.path(), dir.path());
-    let examples = examples();
+    let examples = scripts_of(&manual(), "EXAMPLES");
     assert!(examples.len() >= 17, "{}", examples.len());
     for example in examples {
         let needs = ["db_dump ", "db_load ", "postgrey.old"];

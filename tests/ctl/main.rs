@@ -5,6 +5,8 @@
     reason = "a test that cannot go on should stop"
 )]
 
+#[path = "../common/original.rs"]
+mod common_original;
 #[path = "../common/server.rs"]
 mod common_server;
 #[path = "../common/dialogue.rs"]
@@ -24,6 +26,7 @@ mod import;
 mod list;
 mod live;
 mod options;
+mod original;
 mod ping;
 mod restore;
 mod server;

@@ -56,8 +56,7 @@ pub struct Rule<'a> {
 
 impl<'a> Case<'a> {
     /// Looks at a request at the time `clock`, and opens the store if it has
-    /// to be asked. The time of a request that brings its own is dropped: see
-    /// [`time_of`].
+    /// to be asked. The time of a request that brings its own is dropped.
     pub fn new<E: From<StoreError>>(
         policy: &'a Policy,
         request: &Request,
@@ -226,13 +225,6 @@ impl<'a> Case<'a> {
                 })
             })
     }
-}
-
-/// The time a request brings along, as the server takes it, else `clock`.
-pub fn time_of(request: &Request, clock: f64) -> f64 {
-    request
-        .get(Attribute::PolicyTestTime)
-        .map_or(clock, number_of_text)
 }
 
 fn without_time(request: &Request) -> Request {

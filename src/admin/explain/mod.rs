@@ -6,10 +6,11 @@
 
 mod asked;
 pub mod case;
+mod log_line;
 
 use std::path::Path;
 
-use self::case::{Answer, Case, time_of};
+use self::case::{Answer, Case};
 use super::complain;
 use super::environment::{become_owner, open_reader};
 use super::escape::escaped;
@@ -35,7 +36,8 @@ use crate::sys::clock;
 /// Explains one request.
 pub fn run(words: &Words) -> Result<(), Failure> {
     let settings = server_options::settings(words)?;
-    let request = asked::request(words)?;
+    let clock = clock::seconds();
+    let asked = asked::request(words, clock)?;
     let dbdir = words.dbdir();
     if dbdir.is_dir() {
         // As the server reads the lists, not as root.
@@ -52,10 +54,11 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         whitelists: loaded.whitelists,
         is_dry_run: settings.noaction,
     };
-    let clock = clock::seconds();
-    let now = time(words, Id::At, "at", clock)?.unwrap_or_else(|| time_of(&request, clock));
+    let now = time(words, Id::At, "at", clock)?
+        .or(asked.time)
+        .unwrap_or(clock);
     let open = || -> Result<Box<dyn Store>, Failure> { Ok(Box::new(open_reader(&dbdir)?)) };
-    let case = Case::new(&policy, &request, now, open)?;
+    let case = Case::new(&policy, &asked.request, now, open)?;
     let mut text = Text(Output::new());
     text.show_request(&case, now)?;
     if let Some(exceptions) = &policy.whitelists.s25r {

@@ -1,5 +1,6 @@
 //! Berkeley DB files of the original: read by Berkeley DB's own `db_dump`,
-//! since the format is its own and differs between versions.
+//! since the format is its own and differs between versions, after its
+//! `db_recover` has brought in what the log files have.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::formats::read_text;
+use super::original::{Copy, Original};
 use super::spool::{Spool, nameless_file};
 use crate::admin::failure::Failure;
 
@@ -43,22 +45,25 @@ const NO_PROGRAM: &str = "reading Berkeley DB files takes db_dump, and none was 
 with the package db-util (Debian, Ubuntu), libdb-utils (Fedora, RHEL) or database/berkeleydb-5 \
 (Solaris); or import the text of db_dump -p made where the file is from";
 
+/// What can be done where the log files cannot be used.
+const WAYS_OUT: &str = "start the original once more and stop it in order, or run the db_recover \
+of its version in a copy of the directory, and import that without its log.* files";
+
 /// A dump of print format is at most so many times as large as its file.
 const LARGEST_DUMP: u64 = 64;
 
-/// The programs that are there, the likeliest first.
+/// The programs that are there, the likeliest first, each once.
 fn programs() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     folders.extend(FOLDERS.iter().map(PathBuf::from));
     folders.retain(|folder| folder.is_absolute());
+    let same = |path: &Path| path.canonicalize().ok();
     let mut found: Vec<PathBuf> = Vec::new();
     for name in NAMES {
-        if let Some(program) = folders
-            .iter()
-            .map(|folder| folder.join(name))
-            .find(|p| p.is_file())
-            && !found.contains(&program)
+        let mut places = folders.iter().map(|folder| folder.join(name));
+        if let Some(program) = places.find(|path| path.is_file())
+            && found.iter().all(|other| same(other) != same(&program))
         {
             found.push(program);
         }
@@ -66,26 +71,97 @@ fn programs() -> Vec<PathBuf> {
     found
 }
 
-/// Reads a file into the spool with the first program that can.
-pub fn read_file(file: &Path, dbdir: &Path, spool: &mut Spool) -> Result<(), Failure> {
-    let programs = programs();
-    let mark = spool.mark().map_err(|error| Failure::file(dbdir, &error))?;
-    let mut failure = Failure::error(NO_PROGRAM);
-    for program in programs {
-        match run_program(&program, file, dbdir, spool) {
+/// Reads the databases into the spool with the first program that can.
+pub fn read(original: &mut Original, dbdir: &Path, spool: &mut Spool) -> Result<(), Failure> {
+    let own = |error: std::io::Error| Failure::file(dbdir, &error);
+    let mark = spool.mark().map_err(own)?;
+    let mut failure = None;
+    for program in programs() {
+        match read_with(&program, original, dbdir, spool) {
             Ok(()) => return Ok(()),
-            Err(error) => failure = error,
+            // What the likeliest one says.
+            Err(error) => failure = failure.or(Some(error)),
         }
-        spool
-            .return_to(&mark)
-            .map_err(|error| Failure::file(dbdir, &error))?;
+        spool.return_to(&mark).map_err(own)?;
     }
-    Err(failure)
+    Err(failure.unwrap_or_else(|| Failure::no(format!("ERROR: {NO_PROGRAM}"))))
 }
 
-fn run_program(
+fn read_with(
+    program: &Path,
+    original: &mut Original,
+    dbdir: &Path,
+    spool: &mut Spool,
+) -> Result<(), Failure> {
+    let copy = original.copy(dbdir)?;
+    if original.has_logs() {
+        recover(program, original, &copy, dbdir)?;
+    }
+    for name in original.names(&copy) {
+        let shown = original.folder().join(&name);
+        spool.begin_source(&shown.display().to_string());
+        dump(program, &copy.folder.join(&name), &shown, dbdir, spool)?;
+    }
+    Ok(())
+}
+
+/// Brings what the log files have into the databases of the copy.
+///
+/// From the oldest log file on (`-c`): between the copies of the databases and
+/// those of the log files the server may have set a mark from which recovery
+/// would begin otherwise.
+fn recover(dump: &Path, original: &Original, copy: &Copy, dbdir: &Path) -> Result<(), Failure> {
+    let folder = original.folder().display();
+    let failed = |why: String| {
+        Failure::no(format!(
+            "ERROR: {folder}: what the original wrote last is in its log.* files: {why}; nothing \
+             was imported: {WAYS_OUT}"
+        ))
+    };
+    let name = dump.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let program = dump.with_file_name(name.replace("dump", "recover"));
+    if !program.is_file() {
+        return Err(failed(format!(
+            "reading them takes {}, which is not there (package db-util, libdb-utils or \
+             database/berkeleydb-5)",
+            program.display()
+        )));
+    }
+    let own = |error: std::io::Error| Failure::file(dbdir, &error);
+    let errors = nameless_file(dbdir).map_err(own)?;
+    let status = quiet(&program, &errors)
+        .map_err(own)?
+        .arg("-c")
+        .current_dir(&copy.folder)
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|error| Failure::file(&program, &error))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(failed(format!(
+        "{}: {}",
+        program.display(),
+        first_line(errors)
+    )))
+}
+
+/// A program of Berkeley DB that asks nothing and is told of no other
+/// directory.
+fn quiet(program: &Path, errors: &File) -> std::io::Result<Command> {
+    let mut command = Command::new(program);
+    command
+        .env("LC_ALL", "C")
+        .env_remove("DB_HOME")
+        .stdin(Stdio::null())
+        .stderr(errors.try_clone()?);
+    Ok(command)
+}
+
+fn dump(
     program: &Path,
     file: &Path,
+    shown: &Path,
     dbdir: &Path,
     spool: &mut Spool,
 ) -> Result<(), Failure> {
@@ -96,13 +172,10 @@ fn run_program(
     let path = std::path::absolute(file).map_err(|error| Failure::file(file, &error))?;
     let own = |error: std::io::Error| Failure::file(dbdir, &error);
     let errors = nameless_file(dbdir).map_err(own)?;
-    let stderr = errors.try_clone().map_err(own)?;
-    let mut child = Command::new(program)
+    let mut child = quiet(program, &errors)
+        .map_err(own)?
         .args([OsStr::new("-p"), path.as_os_str()])
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(stderr)
         .spawn()
         .map_err(|error| Failure::file(program, &error))?;
     let result = read_output(&mut child, size, spool);
@@ -111,11 +184,12 @@ fn run_program(
     let status = child
         .wait()
         .map_err(|error| Failure::file(program, &error))?;
-    let name = file.display();
+    let name = shown.display();
     if status.success() {
         return result.map_err(|why| Failure::error(format!("{name}: {why}")));
     }
-    let said = first_line(errors);
+    // The copy means nothing to the reader.
+    let said = first_line(errors).replace(&*path.to_string_lossy(), &shown.to_string_lossy());
     match result {
         Err(why) if said.is_empty() => Err(Failure::error(format!("{name}: {why}"))),
         _ => Err(Failure::error(format!(

@@ -1,6 +1,7 @@
 //! Who wrote the records: what the third field of a triplet means, and which
 //! database a text without a name is.
 
+use super::addresses::has_length;
 use crate::admin::records::plain_number;
 use crate::policy::number::number_of_text;
 use crate::policy::record::Database;
@@ -10,17 +11,21 @@ use crate::policy::record::Database;
 pub enum Origin {
     /// Plain postgrey up to 1.34: `first,last[,octet]`.
     Postgrey134,
-    /// Plain postgrey 1.35 to 1.37: `first,last`.
+    /// The same, but keys have prefix lengths: plain postgrey 1.36 and what
+    /// distributions made of it.
+    Postgrey136,
+    /// Plain postgrey 1.35 and 1.37: `first,last`.
     Postgrey137,
     /// With taRgrey, and our own: `first,last,count[,octet]`.
     Targrey,
 }
 
 impl Origin {
-    /// The one with this name; those of `--compat` and `postgrey-1.34`.
+    /// The one with this name; those of `--compat` and plain older ones.
     pub fn with_name(name: &[u8]) -> Option<Origin> {
         Some(match name {
             b"postgrey-1.34" => Origin::Postgrey134,
+            b"postgrey-1.36" => Origin::Postgrey136,
             b"postgrey-1.37" => Origin::Postgrey137,
             b"targrey-1.34" | b"targrey-1.37" => Origin::Targrey,
             _ => return None,
@@ -37,7 +42,7 @@ impl Origin {
         };
         match (self, third) {
             (Origin::Postgrey134, Some(octet)) => [first, last, b"", octet].join(&b','),
-            (Origin::Postgrey137, Some(_)) => [first, last].join(&b','),
+            (Origin::Postgrey136 | Origin::Postgrey137, Some(_)) => [first, last].join(&b','),
             _ => value.to_vec(),
         }
     }
@@ -56,6 +61,8 @@ pub struct Looks {
     large_thirds: u64,
     /// A third field that cannot be an octet cut off the key.
     no_octets: u64,
+    /// Keys with the length of their network, or of an address.
+    pub lengths: u64,
 }
 
 /// Counts of clients are smaller than this, times since 1973 larger.
@@ -65,6 +72,7 @@ impl Looks {
     /// Looks at a record.
     pub fn add(&mut self, key: &[u8], value: &[u8]) {
         self.records += 1;
+        self.lengths += u64::from(has_length(key));
         let fields: Vec<&[u8]> = value.split(|&octet| octet == b',').collect();
         let has_slashes = key.iter().filter(|&&octet| octet == b'/').count() >= 2;
         match fields.len() {
@@ -103,7 +111,10 @@ impl Looks {
     /// and counts are not.
     pub fn origin(&self) -> Origin {
         if self.three_fields + self.four_fields == 0 {
-            Origin::Postgrey137
+            match self.lengths {
+                0 => Origin::Postgrey137,
+                _ => Origin::Postgrey136,
+            }
         } else if self.four_fields == 0
             && self.no_octets == 0
             && 2 * self.large_thirds > self.three_fields
@@ -157,6 +168,11 @@ mod tests {
             (&[(net, "1,2,300")], Origin::Targrey),
             (&[(net, "1,2,,91")], Origin::Targrey),
             (&[(net, "1,2,1,91"), (net, "1,2,91")], Origin::Targrey),
+            (
+                &[(net, "1,2"), ("192.0.2.0/24/a/b", "1,2")],
+                Origin::Postgrey136,
+            ),
+            (&[("192.0.2.7/32/a/b", "1,2")], Origin::Postgrey137),
         ] {
             assert_eq!(looks(records).origin(), origin, "{records:?}");
         }
