@@ -25,6 +25,7 @@ mod explain;
 mod import;
 mod list;
 mod live;
+mod older;
 mod options;
 mod original;
 mod ping;

@@ -15,12 +15,12 @@ use crate::policy::record::Database;
 use crate::policy::rules::{Lookup, Rules};
 use crate::policy::triplet::sha1_hex;
 
-/// The key to look for; `None`: it is as it came. `is_older`: it is from an
-/// original that wrote lengths.
-pub fn converted(rules: &Rules, database: Database, is_older: bool, key: &[u8]) -> Option<Vec<u8>> {
+/// The key to look for; `None`: it is as it came. `is_136`: it is known to
+/// be of 1.36.
+pub fn converted(rules: &Rules, database: Database, is_136: bool, key: &[u8]) -> Option<Vec<u8>> {
     let (plain, is_secret) = match database {
-        Database::Greylist => (triplet_key(rules, is_older, key), rules.privacy),
-        Database::Clients => (client_key(rules, is_older, key), rules.privacy),
+        Database::Greylist => (triplet_key(rules, is_136, key), rules.privacy),
+        Database::Clients => (client_key(rules, is_136, key), rules.privacy),
         Database::Tarpit => (as_sent(key), false),
     };
     if is_secret && !is_hash(key) {
@@ -74,7 +74,7 @@ fn with_length(key: &[u8]) -> Option<WithLength<'_>> {
     })
 }
 
-fn triplet_key(rules: &Rules, is_older: bool, key: &[u8]) -> Option<Vec<u8>> {
+fn triplet_key(rules: &Rules, is_136: bool, key: &[u8]) -> Option<Vec<u8>> {
     let found = with_length(key)?;
     let is_text = rules.compat.addresses_are_text();
     if found.is_host() {
@@ -83,7 +83,7 @@ fn triplet_key(rules: &Rules, is_older: bool, key: &[u8]) -> Option<Vec<u8>> {
             IpNet::V6(_) => rules.ipv6_prefix,
         };
         // A key of 1.37, which a server may look for that we were not told of.
-        let is_other = usual == found.network.prefix_len() || is_older || is_text;
+        let is_other = usual == found.network.prefix_len() || is_136 || is_text;
         if (rules.lookup == Lookup::Host && !is_text) || !is_other {
             return None;
         }
@@ -95,12 +95,12 @@ fn triplet_key(rules: &Rules, is_older: bool, key: &[u8]) -> Option<Vec<u8>> {
     Some([found.text, found.rest].concat())
 }
 
-fn client_key(rules: &Rules, is_older: bool, key: &[u8]) -> Option<Vec<u8>> {
+fn client_key(rules: &Rules, is_136: bool, key: &[u8]) -> Option<Vec<u8>> {
     if rules.compat.addresses_are_text() {
         return as_sent(key);
     }
     // One without a length may as well be of 1.34, for a server that follows it.
-    let address = host(key).or_else(|| parsed(key).filter(|_| is_older))?;
+    let address = host(key).or_else(|| parsed(key).filter(|_| is_136))?;
     let client = ClientAddress {
         text: key,
         parsed: Some(address),
@@ -165,8 +165,8 @@ mod tests {
     #[test]
     fn whole_addresses_stay_where_the_server_looks_for_them() {
         let key = "192.0.2.7/32/a@b/c@d";
-        let keeps = |rules: &Rules, is_older| {
-            converted(rules, Database::Greylist, is_older, key.as_bytes()).is_none()
+        let keeps = |rules: &Rules, is_136| {
+            converted(rules, Database::Greylist, is_136, key.as_bytes()).is_none()
         };
         let subnet = Rules::default();
         assert!(keeps(&subnet, false) && !keeps(&subnet, true));

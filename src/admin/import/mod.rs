@@ -42,15 +42,15 @@ use crate::policy::rules::Rules;
 struct SectionKind {
     database: Database,
     origin: Origin,
-    /// It is of an original that wrote keys with lengths of networks.
-    has_lengths: bool,
+    /// The user says that it is of 1.36, or, of clients, what is beside it does.
+    is_136: bool,
 }
 
 impl SectionKind {
     /// Brings a record into the form in which a server with these rules has it.
     fn convert(self, rules: &Rules, record: &mut Spooled) {
         record.value = self.origin.convert(self.database, &record.value);
-        let key = addresses::converted(rules, self.database, self.has_lengths, &record.key);
+        let key = addresses::converted(rules, self.database, self.is_136, &record.key);
         if let Some(key) = key {
             record.key = key;
         }
@@ -124,12 +124,15 @@ fn kinds_of(
     given: Option<Database>,
     origin: Option<Origin>,
 ) -> Vec<SectionKind> {
-    let has_lengths = origin == Some(Origin::Postgrey136)
-        || sections.iter().any(|section| section.looks.lengths > 0);
-    let kind = |section: &Section| SectionKind {
-        database: database_of(section, given),
-        origin: origin.unwrap_or_else(|| section.looks.origin()),
-        has_lengths,
+    let is_declared = origin == Some(Origin::Postgrey136);
+    let has_lengths = sections.iter().any(|section| section.looks.lengths > 0);
+    let kind = |section: &Section| {
+        let database = database_of(section, given);
+        SectionKind {
+            database,
+            origin: origin.unwrap_or_else(|| section.looks.origin()),
+            is_136: is_declared || (has_lengths && database == Database::Clients),
+        }
     };
     sections.iter().map(kind).collect()
 }
