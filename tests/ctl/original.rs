@@ -213,7 +213,12 @@ fn a_database_without_records_is_no_success_without_a_word() {
     // One that had nothing to keep.
     let idle = folder.path().join("idle");
     make_dbdir(&idle);
-    Original::start(&idle, &[]).stop();
+    let original = Original::start(&idle, &[]);
+    let mut client = Client::unix(&original.socket).unwrap();
+    // It answers when its databases are there, and keeps nothing of this.
+    let answer = client.try_ask(b"request=smtpd_access_policy\n\n");
+    assert_eq!(answer.unwrap(), "DUNNO");
+    original.stop();
     let ran = ctl(dir.path(), &["import", idle.to_str().unwrap()]);
     let file = |name: &str| idle.join(name).display().to_string();
     assert_eq!(
@@ -386,8 +391,6 @@ fn the_way_back_of_the_manual_leads_to_the_original() {
     let socket = folder.path().join("socket");
     let pid_file = folder.path().join("postgrey.pid");
     fs::write(&pid_file, "").unwrap();
-    // What makes the last line of the recipe necessary.
-    assert!(InBackground::start(&own, &socket, &pid_file).is_none());
     let wrapper = format!(
         "#!/bin/sh\nexec {} --dbdir={} \"$@\"\n",
         env!("CARGO_BIN_EXE_postgreyctl"),
@@ -434,6 +437,11 @@ fn the_way_back_of_the_manual_leads_to_the_original() {
     for name in ["postgrey.db", "postgrey_clients.db", "tarpit_clients.db"] {
         mode_of(&back.join(name), 0o600);
     }
+    assert!(!pid_file.exists());
+    // What makes the last line of the recipe necessary.
+    fs::write(&pid_file, "").unwrap();
+    assert!(InBackground::start(&back, &socket, &pid_file).is_none());
+    fs::remove_file(&pid_file).unwrap();
     let original = InBackground::start(&back, &socket, &pid_file).expect("it starts");
     let mut client = Client::unix(&socket).unwrap();
     let mut ask = |address: &str, sender: &str| {

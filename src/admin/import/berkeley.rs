@@ -84,7 +84,15 @@ pub fn read(original: &mut Original, dbdir: &Path, spool: &mut Spool) -> Result<
         }
         spool.return_to(&mark).map_err(own)?;
     }
-    Err(failure.unwrap_or_else(|| Failure::no(format!("ERROR: {NO_PROGRAM}"))))
+    Err(failure.unwrap_or_else(|| no_program(original)))
+}
+
+fn no_program(original: &Original) -> Failure {
+    if original.has_logs() {
+        Failure::no(format!("ERROR: {NO_PROGRAM}"))
+    } else {
+        Failure::error(NO_PROGRAM)
+    }
 }
 
 fn read_with(

@@ -9,10 +9,10 @@
 //! the databases have.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
@@ -25,6 +25,7 @@ use nix::unistd::Pid;
 use crate::admin::failure::Failure;
 use crate::policy::record::Database;
 use crate::store::berkeley::{HEAD, is_berkeley};
+use crate::sys::files::new_file;
 
 /// What the names of the log files begin with; ten digits follow.
 const LOG: &str = "log.";
@@ -193,12 +194,7 @@ fn head_of(file: &mut File) -> io::Result<Vec<u8>> {
 
 fn copy_file(from: &mut File, path: &Path) -> io::Result<()> {
     from.rewind()?;
-    let mut options = OpenOptions::new();
-    let mut to = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut to = new_file(path)?;
     io::copy(from, &mut to)?;
     Ok(())
 }
