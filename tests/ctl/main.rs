@@ -17,6 +17,7 @@ mod dialogue;
 mod random;
 
 mod agree;
+mod back;
 mod care;
 mod docs;
 mod dump;
