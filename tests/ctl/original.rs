@@ -284,6 +284,7 @@ fn without_db_recover_it_is_said_what_to_run() {
             .args([
                 "--dbdir",
                 dir.path().to_str().unwrap(),
+                "--defaults",
                 "import",
                 old.to_str().unwrap(),
             ])
