@@ -185,17 +185,17 @@ proptest! {
         text in proptest::option::of(octets(520)),
         texts in [octets(520), octets(2000), octets(2000), octets(5)],
         is_data in any::<bool>(),
-        behind in octets(9),
+        after in octets(9),
     ) {
         let [address, client, triplet, octet] = &texts;
         let now = Now { seconds, text: text.as_deref() };
         let command = Command { now, address, client, triplet, octet, is_data };
         let mut encoded = Vec::new();
         command.encode(&mut encoded);
-        encoded.extend_from_slice(&behind);
+        encoded.extend_from_slice(&after);
         let mut rest = &encoded[..];
         prop_assert_eq!(Command::decode(&mut rest), Some(command));
-        prop_assert_eq!(rest, &behind[..]);
+        prop_assert_eq!(rest, &after[..]);
     }
 
     #[test]
@@ -376,7 +376,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_triplet_passes_behind_its_delay_and_retries_and_never_before(
+    fn a_triplet_passes_after_its_delay_and_retries_and_never_before(
         compat in proptest::sample::select(Compat::ALL.to_vec()),
         targrey in any::<bool>(),
         delay in 1_u32..500,

@@ -84,7 +84,7 @@ fn play(dialogue: &Dialogue, manner: Manner) {
             }
         }
         if is_exim {
-            assert_eq!(client.reply(), None, "--exim closes behind the answer");
+            assert_eq!(client.reply(), None, "--exim closes after the answer");
             *client = server.connect();
         }
         turn += 1;

@@ -112,7 +112,7 @@ pub fn parsed(text: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// An address with a length behind it, as some versions write them.
+/// An address with a length after it, as some versions write them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lengthy<'a> {
     /// The address as it is written.

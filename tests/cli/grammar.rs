@@ -358,7 +358,7 @@ fn names_are_unique() {
 }
 
 #[test]
-fn check_goes_on_behind_a_mistake() {
+fn check_goes_on_after_a_mistake() {
     let Ok(Invocation::Check {
         settings,
         problems,

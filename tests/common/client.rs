@@ -65,7 +65,7 @@ impl Client {
             return Err(ErrorKind::InvalidData.into());
         }
         let line = String::from_utf8(line).unwrap();
-        assert_eq!(empty, b"\n", "behind {line:?}");
+        assert_eq!(empty, b"\n", "after {line:?}");
         let reply = line.strip_prefix("action=").unwrap();
         Ok(reply.trim_end_matches('\n').to_string())
     }

@@ -189,7 +189,7 @@ impl Server {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return Some(Err(status));
             }
-            // A worker that closes behind the end of our input is there.
+            // A worker that closes after the end of our input is there.
             let mut client = self.try_connect().ok()?;
             client.finish().ok()?;
             let error = client.try_reply().err()?;

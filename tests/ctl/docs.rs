@@ -247,14 +247,14 @@ fn bash_offers_every_command_and_option() {
 #[test]
 fn the_completion_of_zsh_names_every_command_and_option() {
     let script = text("completions/_postgreyctl");
-    let (before, behind) = script.split_once("case $line[1] in").unwrap();
+    let (before, after) = script.split_once("case $line[1] in").unwrap();
     for command in COMMANDS {
         assert!(
             before.contains(&format!("  '{}:", command.name)),
             "{}",
             command.name
         );
-        let own = behind.split(";;").find(|part| {
+        let own = after.split(";;").find(|part| {
             let head = part.trim_start().lines().next().unwrap_or_default();
             head.trim_end_matches(')')
                 .split('|')

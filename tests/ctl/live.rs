@@ -208,18 +208,18 @@ fn a_dialogue_of_1_34_goes_on_where_an_import_begins() {
         let all = dialogue::without_clock();
         let dialogue = all.iter().find(|dialogue| dialogue.name == name).unwrap();
         let middle = dialogue.requests.len() / 2;
-        let (before, behind) = (test_dir(), test_dir());
+        let (before, after) = (test_dir(), test_dir());
         play(dialogue, before.path(), 0, middle);
         for database in Database::ALL {
             // The text that db_dump -p made of the original's file at this point.
             let short = &database.name()[..database.name().len() - 3];
             let text = ctl(&before.path().join("db"), &["export", short]).ok();
             let words = ["import", "--from=targrey-1.34", "--database", short, "-"];
-            ctl_with_input(&behind.path().join("db"), &words, text.as_bytes()).ok();
+            ctl_with_input(&after.path().join("db"), &words, text.as_bytes()).ok();
         }
-        play(dialogue, behind.path(), middle, dialogue.requests.len());
+        play(dialogue, after.path(), middle, dialogue.requests.len());
         for (name, database) in import::DATABASES {
-            let db = behind.path().join("db");
+            let db = after.path().join("db");
             let expected = dialogue.records(name).unwrap_or_default();
             let own: std::collections::BTreeMap<_, _> = records(&db, database)
                 .into_iter()

@@ -144,7 +144,7 @@ impl Album {
             .take_while(|folder| folder.exists())
     }
 
-    /// All images in their order, behind that of an empty directory.
+    /// All images in their order, after that of an empty directory.
     pub fn images(&self) -> Vec<Image> {
         let mut known = HashSet::new();
         let read = self

@@ -109,7 +109,7 @@ fn cut(images: &[Image], judge: impl Fn(&Path, usize, &str) -> &'static str) -> 
         for _ in 0..TRIES {
             let percent = *random.pick(&[0, 3, 20, 100]);
             lay(&place, &mut random, images, last, percent);
-            let what = format!("behind image {last}, POSTGREY_SEED={seed}");
+            let what = format!("after image {last}, POSTGREY_SEED={seed}");
             // At most what was answered by then was promised.
             *found
                 .entry(judge(&place, images[last + 1].answered, &what))

@@ -227,7 +227,7 @@ fn each_store_call_that_fails_costs_one_dunno_and_no_more() {
             assert_eq!(answer.matches('\n').count(), 2, "{answer:?}");
         }
         // What came before is untouched, and the failed request has left
-        // nothing behind: the rest is answered as without it.
+        // no trace: the rest is answered as without it.
         assert_eq!(answers[..hit], right[..hit]);
         let mut without = requests.clone();
         without.remove(hit);

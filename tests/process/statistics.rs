@@ -37,7 +37,7 @@ fn statistics_are_shown_once_and_written_to_a_file() {
     );
 }
 
-/// The number behind this name in the last line of statistics.
+/// The number after this name in the last line of statistics.
 fn counted(log: &str, name: &str) -> u64 {
     let line = log
         .lines()

@@ -310,7 +310,7 @@ fn a_disk_that_hangs_costs_greylisting_and_no_answers() {
             false => work(&mut stage),
         }
         stage.apply(hanging, time);
-        stage.compare("behind the hang");
+        stage.compare("after the hang");
         assert_renewed_once(&stage);
         stage.go_on_on_all(FIRST + if is_first { 310 } else { 410 });
         stage.compare("one round later");
@@ -340,7 +340,7 @@ fn a_writer_that_stands_still_costs_greylisting_and_no_answers() {
         kill(writer, Signal::SIGCONT).unwrap();
         stage.wait_for_greylisting();
     });
-    stage.compare("behind the standstill");
+    stage.compare("after the standstill");
     assert_renewed_once(&stage);
     stage.go_on_on_all(FIRST + 310);
     stage.compare("one round later");

@@ -115,7 +115,7 @@ fn as_sent(key: &[u8]) -> Option<Vec<u8>> {
     host(key).map(|address| address.to_string().into_bytes())
 }
 
-/// The address that has the length of one behind it.
+/// The address that has the length of one after it.
 fn host(key: &[u8]) -> Option<IpAddr> {
     let found = split_length(key)?;
     let whole = if found.address.is_ipv4() { 32 } else { 128 };

@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_come_back_in_order_and_none_behind_a_mark() {
+    fn records_come_back_in_order_and_none_after_a_mark() {
         let dir = tempfile::tempdir().unwrap();
         let mut spool = Spool::new(dir.path()).unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

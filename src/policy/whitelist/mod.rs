@@ -133,14 +133,14 @@ pub(in crate::policy) fn with_lower_case<R>(text: &[u8], ask: impl FnOnce(&[u8])
 /// The parts of a text after each octet for which `is_separator` is true,
 /// longest first.
 fn suffixes(text: &[u8], is_separator: impl Fn(u8) -> bool) -> impl Iterator<Item = &[u8]> {
-    let behind = move |(at, &octet): (usize, &u8)| {
+    let after = move |(at, &octet): (usize, &u8)| {
         if is_separator(octet) {
             text.get(at + 1..)
         } else {
             None
         }
     };
-    text.iter().enumerate().filter_map(behind)
+    text.iter().enumerate().filter_map(after)
 }
 
 #[cfg(test)]
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn suffixes_start_behind_each_separator() {
+    fn suffixes_start_after_each_separator() {
         let all: Vec<&[u8]> = suffixes(b"a..b.", |o| o == b'.').collect();
         assert_eq!(all, [&b".b."[..], b"b.", b""]);
     }

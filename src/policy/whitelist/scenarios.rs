@@ -7,7 +7,7 @@ use crate::policy::rules::Compat;
 const CLIENTS: &[u8] = br"# every syntax
 # domains
 example.edu
-provider.example   # comment behind
+provider.example   # comment after
    spaced.example
 .leading-dot.example
 UPPERCASE.example

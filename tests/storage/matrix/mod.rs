@@ -2,11 +2,11 @@
 //! whatever the daemon does meanwhile.
 //!
 //! A daemon has answered; then it serves on, is killed, is stopped, or starts
-//! again behind a kill. An actor works on the database: a spawned session, which
+//! again after a kill. An actor works on the database: a spawned session, which
 //! was opened before that, is opened at the same time, or afterwards;
 //! postgreyctl; or the daemon that starts. It is killed at one of its calls.
 //! Whatever happens: each answered triplet, and what postgreyctl said is in, is
-//! there behind that and two more starts, the database is sound, and its files
+//! there after that and two more starts, the database is sound, and its files
 //! belong together.
 
 mod run;

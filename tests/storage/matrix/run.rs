@@ -325,7 +325,7 @@ impl Run<'_> {
         if let Some(witness) = witness {
             self.end_session(witness, "witness-again");
         }
-        for when in ["at the end", "behind a start", "behind another"] {
+        for when in ["at the end", "after a start", "after another"] {
             assert!(server.stop().success(), "{}: {when}", self.case);
             wait_until("processes that were left alone", || {
                 count_users(self.folder) == 0
