@@ -10,7 +10,9 @@ use crate::sys::lock::{Claim, LockFile};
 use crate::sys::process::Identity;
 
 /// A lock on the file tells a living master from a file left behind. The file
-/// goes with it, in the process that wrote it.
+/// goes with it, in the process that wrote it. Where the directory does not
+/// allow that, it keeps its number: the original starts over that of a process
+/// that is gone, and refuses to start over an empty file.
 #[derive(Default)]
 pub struct PidFile {
     lock: Option<LockFile>,
@@ -58,12 +60,8 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         let Some(lock) = &self.lock else { return };
-        if self.owner == std::process::id()
-            && std::fs::remove_file(lock.path()).is_err()
-            // Where the directory does not allow it, the file is emptied.
-            && let Ok(file) = lock.file()
-        {
-            let _ = file.set_len(0);
+        if self.owner == std::process::id() {
+            let _ = std::fs::remove_file(lock.path());
         }
     }
 }

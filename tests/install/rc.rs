@@ -182,7 +182,7 @@ fn a_server_that_fails_speaks_for_itself() {
         fs::write(place.path("fail"), "ERROR: No such user \"x\"\n").unwrap();
         for verb in ["start", "restart"] {
             let done = place.script(verb);
-            assert_eq!(done.status, 3, "{done:?}");
+            assert_eq!(done.status, 3, "{verb}: {done:?}");
             assert!(!done.stdout.contains("Start Postgrey"), "{done:?}");
             assert_eq!(
                 done.stderr,
@@ -193,6 +193,60 @@ fn a_server_that_fails_speaks_for_itself() {
         let done = place.script("start");
         assert_eq!(done.status, 5, "{done:?}");
         assert!(done.stderr.ends_with("/postgrey is not installed\n"));
+    });
+}
+
+/// What is wrong is said before anything is done to the server that runs.
+#[test]
+fn settings_that_are_wrong_stop_nothing() {
+    under_each_shell(|place| {
+        place.expect("start", 0, "Start Postgrey\n");
+        let first = place.pid();
+        fs::write(place.path("bad"), "Unknown option: delya\n").unwrap();
+        for (verb, said) in [
+            ("restart", "restart"),
+            ("force-reload", "restart"),
+            ("reload", "reload"),
+        ] {
+            let done = place.script(verb);
+            assert_eq!((done.status, done.stdout.as_str()), (1, ""), "{done:?}");
+            assert_eq!(
+                done.stderr,
+                format!(
+                    "Unknown option: delya\npostgrey: no {said}: the settings are wrong \
+                     (exit status 1); a server that runs is left alone\n"
+                )
+            );
+            place.expect("status", 0, "Postgrey has Started\n");
+            assert_eq!(place.pid(), first, "{verb}");
+            assert!(!place.path("ended").exists() && !place.path("hup").exists());
+        }
+        // It was asked about what would be started.
+        let mut checked = fs::read_to_string(place.path("checked")).unwrap();
+        assert!(checked.starts_with("--check\n"));
+        checked.drain(.."--check\n".len());
+        assert_eq!(checked, fs::read_to_string(place.path("args")).unwrap());
+        // Nor is a server stopped that could not be started again.
+        fs::remove_file(place.path("bad")).unwrap();
+        fs::rename(place.path("postgrey"), place.path("away")).unwrap();
+        let done = place.script("restart");
+        assert_eq!((done.status, done.stdout.as_str()), (5, ""), "{done:?}");
+        fs::rename(place.path("away"), place.path("postgrey")).unwrap();
+        place.expect("restart", 0, "Stop Postgrey\nStart Postgrey\n");
+        assert_ne!(place.pid(), first);
+        place.expect("stop", 0, "Stop Postgrey\n");
+    });
+}
+
+/// The server may not remove it in a directory of root.
+#[test]
+fn a_pid_file_that_is_left_is_removed() {
+    under_each_shell(|place| {
+        fs::write(place.path("keep"), "").unwrap();
+        place.expect("start", 0, "Start Postgrey\n");
+        place.expect("stop", 0, "Stop Postgrey\n");
+        assert!(!place.path("pid").exists());
+        place.expect("status", 3, "Postgrey has Stopped\n");
     });
 }
 
@@ -207,7 +261,6 @@ fn a_pid_file_of_something_else_is_not_believed() {
             place.expect("reload", 7, "Postgrey has Stopped\n");
             place.expect("status", 1, "Postgrey has Stopped\n");
         }
-        // A server that has ended in order, where it cannot remove the file.
         fs::write(place.path("pid"), "").unwrap();
         place.expect("stop", 0, "Postgrey has Stopped\n");
         place.expect("status", 3, "Postgrey has Stopped\n");
@@ -226,7 +279,7 @@ fn a_server_that_does_not_hear_is_killed_in_the_end() {
         assert_eq!(done.status, 0, "{done:?}");
         assert_eq!(done.stdout, "Stop Postgrey\n");
         assert!(done.stderr.contains("still there after 1 seconds: killed"));
-        place.expect("status", 1, "Postgrey has Stopped\n");
+        place.expect("status", 3, "Postgrey has Stopped\n");
     });
 }
 

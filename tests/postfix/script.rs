@@ -41,19 +41,26 @@ impl Script {
     fn new(folder: &Path, policy: u16) -> Script {
         let dbdir = folder.join("db");
         make_dbdir(&dbdir);
-        let place = folder.display();
+        fs::write(folder.join("none"), "").unwrap();
+        let script = Script {
+            folder: folder.to_owned(),
+        };
+        script.set_options(policy, "");
+        script
+    }
+
+    /// Writes the settings, with these options more.
+    fn set_options(&self, policy: u16, more: &str) {
+        let place = self.folder.display();
         let settings = format!(
             "POSTGREY={PROGRAM}\n\
              PIDFILE={place}/pid\n\
              SVCS={place}/no-svcs\n\
              POSTGREY_OPTS=\"--dbdir={place}/db --inet=127.0.0.1:{policy} --user=nobody \
              --group=nogroup --workers=2 --delay=3 --whitelist-clients={place}/none \
-             --whitelist-recipients={place}/none\"\n"
+             --whitelist-recipients={place}/none{more}\"\n"
         );
-        fs::write(folder.join("defaults"), settings).unwrap();
-        Script {
-            folder: folder.to_owned(),
-        }
+        fs::write(self.folder.join("defaults"), settings).unwrap();
     }
 
     /// Runs it to its end: exit status, and what it wrote on stdout and stderr.
@@ -114,6 +121,7 @@ fn life(stage: &Stage, port: u16, policy: u16) {
         "rc/postgrey: the same server after a second start and reload",
         format!("{first:?}"),
     );
+    mistakes(&script, port, policy);
     restarts(&script, port);
     under_traffic(port, "reload by the script", || {
         for _ in 0..5 {
@@ -149,6 +157,30 @@ fn life(stage: &Stage, port: u16, policy: u16) {
         last.is_some_and(|pid| !is_alive(pid)) && script.pid().is_none(),
         "rc/postgrey: neither a process nor its number is left",
         format!("{last:?}"),
+    );
+}
+
+/// Settings that the server would not start with: it goes on, and no client
+/// notices.
+fn mistakes(script: &Script, port: u16, policy: u16) {
+    let first = script.pid();
+    let said = |verb: &str| {
+        format!(
+            "Unknown option: delya\npostgrey: no {verb}: the settings are wrong (exit status 1); \
+             a server that runs is left alone\n"
+        )
+    };
+    script.set_options(policy, " --delya=5");
+    under_traffic(port, "restart with a mistake in the settings", || {
+        for verb in ["restart", "reload"] {
+            script.expect(verb, "a mistake in the settings", 1, &said(verb));
+        }
+    });
+    script.set_options(policy, "");
+    check(
+        script.pid() == first && first.is_some_and(is_alive),
+        "rc/postgrey: the same server after a mistake in the settings",
+        format!("{first:?}"),
     );
 }
 

@@ -1,10 +1,12 @@
 //! The end of the server: by signals, or with its master.
 
+use std::fs;
+use std::os::unix::fs::chown;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 
-use crate::server::{Server, is_alive, request, test_dir, wait_until};
+use crate::server::{Server, is_alive, is_root, request, skip, test_dir, wait_until};
 
 #[test]
 fn the_whole_server_ends_when_told_however_often_and_by_whomever() {
@@ -31,6 +33,29 @@ fn the_whole_server_ends_when_told_however_often_and_by_whomever() {
             server.log_text()
         );
         drop(idle);
+    }
+}
+
+/// The original does not start over an empty one, but over that of a process
+/// that is gone.
+#[test]
+fn a_pid_file_in_a_directory_of_root_keeps_its_number() {
+    if !is_root() {
+        skip("root", "a pid file in a directory of root");
+        return;
+    }
+    let dir = test_dir();
+    let run = dir.path().join("run-of-root");
+    fs::create_dir(&run).unwrap();
+    chown(&run, Some(0), Some(0)).unwrap();
+    let pidfile = run.join("postgrey.pid");
+    let mut server = Server::start(dir.path(), &[&format!("--pidfile={}", pidfile.display())]);
+    for _ in 0..2 {
+        let number = format!("{}\n", server.pid());
+        assert_eq!(fs::read_to_string(&pidfile).unwrap(), number);
+        assert!(server.stop().success());
+        assert_eq!(fs::read_to_string(&pidfile).unwrap(), number);
+        server.start_again();
     }
 }
 
