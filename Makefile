@@ -18,6 +18,8 @@
 #   make install-systemd the unit for systemd
 #   make uninstall       remove all of it but configuration and data
 #
+# A script or unit of this name that is another's is moved aside, with a word.
+#
 # The variables below are given on the command line, the same for "make" and
 # for "make install": some are built into the programs.
 
@@ -36,6 +38,11 @@ MANSECT = 8
 SYSCONFDIR = /etc/postfix
 WHITELIST_CLIENTS = $(SYSCONFDIR)/postgrey_whitelist_clients
 WHITELIST_RECIPIENTS = $(SYSCONFDIR)/postgrey_whitelist_recipients
+# Tables of Postfix: about whom it does not ask the server.
+CLIENT_TABLE = $(SYSCONFDIR)/whitelist_client
+RECIPIENT_TABLE = $(SYSCONFDIR)/whitelist_recipient
+# The queue directory of Postfix; the examples have a UNIX socket below it.
+QUEUEDIR = /var/spool/postfix
 # The database: a local disk, no network file system.
 DBDIR = /var/spool/postfix/postgrey
 USER = postgrey
@@ -61,6 +68,9 @@ BUILD_ENV = POSTGREY_SYSCONFDIR='$(SYSCONFDIR)' POSTGREY_DBDIR='$(DBDIR)' \
 PLACES = sed -e 's|/usr/local/sbin/|$(SBINDIR)/|g' \
 	-e 's|/usr/local/share/man|$(MANDIR)|g' \
 	-e 's|/var/spool/postfix/postgrey|$(DBDIR)|g' \
+	-e 's|/var/spool/postfix/greylist|$(QUEUEDIR)/greylist|g' \
+	-e 's|/etc/postfix/whitelist_client|$(CLIENT_TABLE)|g' \
+	-e 's|/etc/postfix/whitelist_recipient|$(RECIPIENT_TABLE)|g' \
 	-e 's|/etc/postfix/postgrey_whitelist_clients|$(WHITELIST_CLIENTS)|g' \
 	-e 's|/etc/postfix/postgrey_whitelist_recipients|$(WHITELIST_RECIPIENTS)|g' \
 	-e 's|/etc/postfix/permit_client_nots25r|$(SYSCONFDIR)/permit_client_nots25r|g' \
@@ -69,6 +79,21 @@ PLACES = sed -e 's|/usr/local/sbin/|$(SBINDIR)/|g' \
 	-e 's|/lib/svc/method|$(SMFDIR)/method|g' \
 	-e 's|user=postgrey |user=$(USER) |g' \
 	-e 's|^User=postgrey$$|User=$(USER)|'
+
+# A shell function: what is in the place "$$1" and not from here goes to
+# "$$1.old". Ours begin with a line of the licence.
+ASIDE = aside() { \
+	if test -f "$$1" && ! head -n 3 "$$1" | grep SPDX-License-Identifier >/dev/null; then \
+		if test -f "$$1.old"; then \
+			echo "$$1 is not ours, and $$1.old is there already:" \
+				"move one of them away" >&2; \
+			return 1; \
+		fi; \
+		mv "$$1" "$$1.old" && echo "moved     $$1 to $$1.old: it was not ours" && \
+		echo "          (if a package brought it, remove the package:" && \
+		echo "          its next upgrade would put it back)"; \
+	fi; \
+}
 
 all:
 	$(BUILD_ENV) $(CARGO) build --release $(CARGOFLAGS)
@@ -158,9 +183,12 @@ install: build-for-install
 	}; \
 	keep conf/postgrey_whitelist_clients '$(DESTDIR)$(WHITELIST_CLIENTS)' && \
 	keep conf/postgrey_whitelist_recipients '$(DESTDIR)$(WHITELIST_RECIPIENTS)' && \
-	keep conf/permit_client_nots25r '$(DESTDIR)$(SYSCONFDIR)/permit_client_nots25r'
+	keep conf/permit_client_nots25r '$(DESTDIR)$(SYSCONFDIR)/permit_client_nots25r' && \
+	keep conf/whitelist_client '$(DESTDIR)$(CLIENT_TABLE)' && \
+	keep conf/whitelist_recipient '$(DESTDIR)$(RECIPIENT_TABLE)'
 	@for file in conf/main.cf.example conf/master.cf.example conf/postgrey_whitelist_clients \
 		conf/postgrey_whitelist_recipients conf/permit_client_nots25r \
+		conf/whitelist_client conf/whitelist_recipient \
 		README.md CHANGELOG.md COPYING; do \
 		to='$(DESTDIR)$(DOCDIR)'/`basename "$$file"`; \
 		$(PLACES) "$$file" >"$$to.new" && chmod 644 "$$to.new" && \
@@ -176,9 +204,17 @@ install: build-for-install
 	@echo '    make install-rc        (or install-smf, or install-systemd)'
 	@echo '    $(SBINDIR)/postgrey --check --inet=127.0.0.1:60000'
 	@echo
-	@echo 'and in main.cf of Postfix, after reject_unauth_destination:'
+	@echo 'and in main.cf of Postfix, into the lists that are there, or as they stand'
+	@echo '(in front of the server must be reject_unauth_destination):'
 	@echo
-	@echo '    check_policy_service { inet:127.0.0.1:60000, timeout=10s, default_action=DUNNO }'
+	@echo '    smtpd_recipient_restrictions = permit_sasl_authenticated, permit_mynetworks,'
+	@echo '        reject_unauth_destination,'
+	@echo '        check_policy_service { inet:127.0.0.1:60000, timeout=10s, default_action=DUNNO }'
+	@echo '    smtpd_data_restrictions = permit_sasl_authenticated, permit_mynetworks,'
+	@echo '        check_policy_service { inet:127.0.0.1:60000, timeout=10s, default_action=DUNNO }'
+	@echo
+	@echo 'The second is for --targrey, which is among the options that install-rc,'
+	@echo 'install-smf and install-systemd bring: without it nobody leaves the tarpit.'
 	@echo
 	@echo 'More: $(DOCDIR)/main.cf.example, man postgrey'
 
@@ -186,7 +222,7 @@ install-rc:
 	@mkdir -p '$(DESTDIR)$(INITDIR)' '$(DESTDIR)$(DEFAULTDIR)' \
 		'$(DESTDIR)$(RCDIR)/rc0.d' '$(DESTDIR)$(RCDIR)/rc1.d' \
 		'$(DESTDIR)$(RCDIR)/rc2.d' '$(DESTDIR)$(RCDIR)/rcS.d'
-	@to='$(DESTDIR)$(INITDIR)/postgrey'; \
+	@$(ASIDE); to='$(DESTDIR)$(INITDIR)/postgrey'; aside "$$to" && \
 	$(PLACES) rc/postgrey >"$$to.new" && chmod 744 "$$to.new" && \
 	mv -f "$$to.new" "$$to" && echo "installed $$to"
 	@for link in rc0.d/K36 rc1.d/K36 rcS.d/K36 rc2.d/S88; do \
@@ -219,7 +255,7 @@ install-smf:
 
 install-systemd:
 	@mkdir -p '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(DEFAULTDIR)'
-	@to='$(DESTDIR)$(UNITDIR)/postgrey.service'; \
+	@$(ASIDE); to='$(DESTDIR)$(UNITDIR)/postgrey.service'; aside "$$to" && \
 	$(PLACES) rc/postgrey.service >"$$to.new" && chmod 644 "$$to.new" && \
 	mv -f "$$to.new" "$$to" && echo "installed $$to"
 	@to='$(DESTDIR)$(DEFAULTDIR)/postgrey'; \
@@ -254,13 +290,15 @@ uninstall:
 	done
 	@for file in main.cf.example master.cf.example postgrey_whitelist_clients \
 		postgrey_whitelist_recipients permit_client_nots25r \
+		whitelist_client whitelist_recipient \
 		README.md CHANGELOG.md COPYING; do \
 		rm -f '$(DESTDIR)$(DOCDIR)'/"$$file"; \
 	done
 	@rmdir '$(DESTDIR)$(DOCDIR)' 2>/dev/null || :
 	@echo
 	@echo 'Kept: $(WHITELIST_CLIENTS), $(WHITELIST_RECIPIENTS),'
-	@echo '      $(SYSCONFDIR)/permit_client_nots25r, $(DEFAULTDIR)/postgrey,'
+	@echo '      $(SYSCONFDIR)/permit_client_nots25r, $(CLIENT_TABLE),'
+	@echo '      $(RECIPIENT_TABLE), $(DEFAULTDIR)/postgrey,'
 	@echo '      the database in $(DBDIR), user $(USER), group $(GROUP)'
 
 # GNU make takes these for names of files otherwise; others ignore it.

@@ -124,6 +124,7 @@ fn postfix_accepts_the_examples() {
             "check_recipient_access hash:/etc/postfix/whitelist_recipient",
             "check_client_access hash:/etc/postfix/whitelist_client",
             "check_client_access regexp:/etc/postfix/permit_client_nots25r",
+            "permit_dnswl_client list.dnswl.org=127.0.[0..255].[1..3]",
             server,
         ];
         let places: Vec<_> = order.iter().map(|part| line.find(part).unwrap()).collect();

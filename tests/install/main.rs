@@ -12,7 +12,9 @@ mod machine;
 mod makefile;
 mod manifest;
 mod method;
+mod others;
 mod rc;
+mod refresh;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -11,14 +11,14 @@ use super::{Done, file, find, find_or_skip, run, skip, write_script};
 
 /// A program that makes, and the shell it runs commands with.
 #[derive(Debug)]
-struct Maker {
+pub(super) struct Maker {
     command: Vec<String>,
     /// A file in front of the Makefile, which sets the shell of BSD make.
     _front: Option<tempfile::NamedTempFile>,
 }
 
 /// All pairs of a make and a shell on this machine.
-fn makers() -> Vec<Maker> {
+pub(super) fn makers() -> Vec<Maker> {
     let mut makers = Vec::new();
     for shell in ["dash", "ksh93"] {
         let Some(shell) = find_or_skip(shell, "Makefile") else {
@@ -55,7 +55,7 @@ fn makers() -> Vec<Maker> {
 }
 
 /// A directory of built programs, which say in --help what was built in.
-fn built(places: &[&str]) -> tempfile::TempDir {
+pub(super) fn built(places: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("release")).unwrap();
     let program = dir.path().join("release/postgrey");
@@ -70,7 +70,7 @@ fn built(places: &[&str]) -> tempfile::TempDir {
     dir
 }
 
-fn make(maker: &Maker, built: &Path, root: &Path, words: &[&str]) -> Done {
+pub(super) fn make(maker: &Maker, built: &Path, root: &Path, words: &[&str]) -> Done {
     let (program, args) = maker.command.split_first().unwrap();
     run(Command::new(program)
         .args(args)
@@ -86,7 +86,7 @@ fn make(maker: &Maker, built: &Path, root: &Path, words: &[&str]) -> Done {
 }
 
 #[track_caller]
-fn makes(maker: &Maker, built: &Path, root: &Path, words: &[&str]) -> String {
+pub(super) fn makes(maker: &Maker, built: &Path, root: &Path, words: &[&str]) -> String {
     let done = make(maker, built, root, words);
     assert_eq!(
         (done.status, done.stderr.as_str()),
@@ -97,7 +97,7 @@ fn makes(maker: &Maker, built: &Path, root: &Path, words: &[&str]) -> String {
 }
 
 /// Files and links below a directory: mode, and content or target.
-fn tree(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
+pub(super) fn tree(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -124,11 +124,13 @@ fn tree(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
 const INSTALL: [&str; 4] = ["install", "install-rc", "install-smf", "install-systemd"];
 
 /// What `make uninstall` leaves.
-const KEPT: [&str; 4] = [
+const KEPT: [&str; 6] = [
     "etc/default/postgrey",
     "etc/postfix/permit_client_nots25r",
     "etc/postfix/postgrey_whitelist_clients",
     "etc/postfix/postgrey_whitelist_recipients",
+    "etc/postfix/whitelist_client",
+    "etc/postfix/whitelist_recipient",
 ];
 
 #[test]
@@ -170,6 +172,15 @@ fn every_make_and_shell_installs_the_same() {
             assert_eq!(target, b"/etc/init.d/postgrey");
         }
         assert!(tree.keys().all(|name| !name.ends_with(".new")));
+        // The tables that the example names are there.
+        let example = super::text("conf/main.cf.example");
+        let tables = example
+            .split_whitespace()
+            .filter_map(|word| word.split_once(":/etc/postfix/"));
+        for (_, name) in tables {
+            let name = name.trim_end_matches([',', '.']);
+            assert!(tree.contains_key(&format!("etc/postfix/{name}")), "{name}");
+        }
         match &first {
             None => first = Some(tree),
             Some(first) => {
@@ -250,6 +261,8 @@ fn every_place_can_be_another() {
             "INITDIR=/i",
             "UNITDIR=/u",
             "SMFDIR=/s",
+            "QUEUEDIR=/q",
+            "CLIENT_TABLE=/t/client",
             "BASHCOMPDIR=/bash",
             "ZSHCOMPDIR=/zsh",
         ];
@@ -276,8 +289,20 @@ fn every_place_can_be_another() {
         assert!(read("s/method/svc-postgrey").contains(":-/opt/p/sbin/postgrey}"));
         let master = read("opt/p/share/doc/postgrey/master.cf.example");
         assert!(master.contains("user=greyd argv=/opt/p/sbin/postgrey --spawn"));
+        let main = read("opt/p/share/doc/postgrey/main.cf.example");
+        for part in [
+            "--unix=/q/greylist/socket",
+            "check_client_access hash:/t/client,",
+            "check_recipient_access hash:/c/whitelist_recipient,",
+            "postmap hash:/t/client\n",
+        ] {
+            assert!(main.contains(part), "{part}");
+        }
+        assert!(read("u/postgrey.service").contains(" -/q/greylist\n"));
         for name in [
             "c/permit_client_nots25r",
+            "c/whitelist_recipient",
+            "t/client",
             "opt/p/share/man/man1m/postgreyctl.1m",
             "bash/postgreyctl",
             "zsh/_postgreyctl",
@@ -294,7 +319,9 @@ fn every_place_can_be_another() {
             for old in [
                 "/usr/local/sbin",
                 "/var/spool/postfix/postgrey",
+                "/var/spool/postfix/greylist",
                 "/etc/postfix/postgrey_",
+                "/etc/postfix/whitelist_",
                 "/etc/default/postgrey",
                 "/etc/init.d/postgrey",
             ] {
@@ -308,6 +335,8 @@ fn every_place_can_be_another() {
             "c/permit_client_nots25r",
             "c/postgrey_whitelist_clients",
             "c/postgrey_whitelist_recipients",
+            "c/whitelist_recipient",
+            "t/client",
         ];
         let links = left
             .iter()

@@ -5,12 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Done, file, run, shells, wait_until, write_script};
+use super::{Done, file, run, shells, write_script};
 
 /// What `smf/svc-postgrey` runs in: PATH begins with the stub of svcprop,
 /// which shows the files of `props/` as svcprop shows properties.
-struct Place {
-    dir: tempfile::TempDir,
+pub(super) struct Place {
+    pub(super) dir: tempfile::TempDir,
     shell: PathBuf,
 }
 
@@ -42,11 +42,11 @@ impl Place {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn set(&self, property: &str, shown: &str) {
+    pub(super) fn set(&self, property: &str, shown: &str) {
         fs::write(self.path("props").join(property), format!("{shown}\n")).unwrap();
     }
 
@@ -54,7 +54,7 @@ impl Place {
         fs::remove_file(self.path("props").join(property)).ok();
     }
 
-    fn command(&self, verb: &str) -> Command {
+    pub(super) fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.shell);
         let path = std::env::var("PATH").unwrap_or_default();
         command
@@ -88,7 +88,7 @@ impl Place {
     }
 }
 
-fn under_each_shell(test: impl Fn(&Place)) {
+pub(super) fn under_each_shell(test: impl Fn(&Place)) {
     for shell in shells("smf/svc-postgrey under it") {
         let place = Place::new(&shell);
         place.set("inet", "1");
@@ -377,10 +377,10 @@ fn each_bad_value_is_96_and_a_message() {
 fn a_socket_alone_will_do() {
     under_each_shell(|place| {
         place.unset("inet");
-        place.set("unix", "/var/spool/postfix/postgrey/socket");
+        place.set("unix", "/var/spool/postfix/greylist/socket");
         assert_eq!(
             place.options(),
-            ["--unix=/var/spool/postfix/postgrey/socket"]
+            ["--unix=/var/spool/postfix/greylist/socket"]
         );
         place.unset("unix");
         assert_eq!(place.start().status, 96);
@@ -418,46 +418,5 @@ fn it_works_without_smf_include() {
             .command("start")
             .env("POSTGREY_SMF_INCLUDE", "/nowhere/include"));
         assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{done:?}");
-    });
-}
-
-#[test]
-fn refresh_reaches_the_master() {
-    under_each_shell(|place| {
-        let nobody = run(&mut place.command("refresh"));
-        assert_eq!(nobody.status, 95);
-        let script = format!(
-            "#!/bin/sh\ncd '{}'; trap 'echo HUP >hup; exit 0' HUP; : >ready; n=0; \
-             while [ $n -lt 300 ]; do sleep 0.1; n=$((n + 1)); done\n",
-            place.dir.path().display()
-        );
-        let start = |name: &str| {
-            fs::remove_file(place.path("ready")).ok();
-            write_script(&place.path(name), &script);
-            let child = Command::new(place.path(name)).spawn().unwrap();
-            wait_until("not ready", || place.path("ready").exists());
-            fs::write(place.path("pid"), format!("{}\n", child.id())).unwrap();
-            child
-        };
-        // Whoever owns the file may have written any number there.
-        let mut other = start("other");
-        let done = run(&mut place.command("refresh"));
-        let said = format!("process {} of {}", other.id(), place.path("pid").display());
-        assert_eq!(done.status, 95, "{done:?}");
-        assert_eq!(done.stderr, format!("svc-postgrey: {said} is no server\n"));
-        assert!(other.try_wait().unwrap().is_none() && !place.path("hup").exists());
-        other.kill().unwrap();
-        other.wait().unwrap();
-        let gone = run(&mut place.command("refresh"));
-        assert_eq!(gone.status, 95, "{gone:?}");
-        let mut master = start("server");
-        // A bad property is said, and the server is left running.
-        place.set("delay", "x");
-        let done = run(&mut place.command("refresh"));
-        assert_eq!(done.status, 0, "{done:?}");
-        assert!(done.stderr.contains("config/delay: 'x' is no number"));
-        assert!(done.stderr.contains("the next start will fail"));
-        master.wait().unwrap();
-        assert!(place.path("hup").exists());
     });
 }
