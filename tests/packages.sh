@@ -5,7 +5,8 @@
 # the tests can use. What cannot be had is said, and its tests are skipped.
 
 PACKAGES='postfix postfix-pcre postgrey db-util lmdb-utils mandoc groff shellcheck
-devscripts ksh93u+m bmake libxml2-utils systemd faketime man-db procps perl'
+devscripts ksh93u+m bmake libxml2-utils systemd faketime man-db procps perl
+iproute2'
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         echo "check: not root on Debian: nothing is installed" >&2

@@ -72,7 +72,7 @@ pub fn spawn_entry(home: &Path) -> String {
     let dbdir = home.join("servers/spawn/db");
     let none = home.join("none.local");
     format!(
-        "policy unix - n n - 0 spawn\n    user=nobody argv={} --spawn --dbdir={} --delay=3 \
+        "policy unix - n n - 0 spawn -o command_time_limit=3600s\n    user=nobody argv={} --spawn --dbdir={} --delay=3 \
          --whitelist-clients={none} --whitelist-recipients={none}\n",
         program.display(),
         dbdir.display(),

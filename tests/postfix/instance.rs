@@ -47,6 +47,25 @@ pub struct Postfix {
 impl Postfix {
     /// Starts it with these smtpds, and these lines more in `master.cf`.
     pub fn start(home: &Path, services: &[&Service], master_lines: &str) -> Postfix {
+        let postfix = Postfix::set_up(home, "", &(smtpd_entries(services) + master_lines));
+        postfix.begin();
+        postfix
+    }
+
+    /// Starts what was set up.
+    pub fn begin(&self) {
+        let output = self.run("start");
+        assert!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stderr),
+            self.log_text()
+        );
+    }
+
+    /// Writes the configuration, with these lines more in `main.cf` and
+    /// `master.cf`. What `main_lines` sets is set by them alone.
+    pub fn set_up(home: &Path, main_lines: &str, master_lines: &str) -> Postfix {
         let postfix = Postfix {
             home: home.to_owned(),
         };
@@ -55,19 +74,20 @@ impl Postfix {
         }
         chown("postfix:", &home.join("data"));
         chown("nobody:", &home.join("mail"));
-        fs::write(home.join("etc/main.cf"), postfix.main_cf()).unwrap();
+        let is_set = |line: &&str| {
+            let name = line.split(' ').next().unwrap_or_default();
+            main_lines
+                .lines()
+                .any(|line| line.starts_with(&format!("{name} =")))
+        };
+        let own = postfix.main_cf();
+        let own: Vec<&str> = own.lines().filter(|line| !is_set(line)).collect();
+        fs::write(home.join("etc/main.cf"), own.join("\n") + "\n" + main_lines).unwrap();
         fs::write(
             home.join("etc/master.cf"),
-            master_cf(services) + master_lines,
+            OWN_ENTRIES.to_owned() + master_lines,
         )
         .unwrap();
-        let output = postfix.run("start");
-        assert!(
-            output.status.success(),
-            "{}{}",
-            String::from_utf8_lossy(&output.stderr),
-            postfix.log_text()
-        );
         postfix
     }
 
@@ -99,12 +119,12 @@ impl Postfix {
              alias_maps =\n\
              bounce_size_limit = 1000\n\
              smtputf8_enable = no\n\
-             in_flow_delay = 0\n\
-             policy_time_limit = 3600\n"
+             in_flow_delay = 0\n"
         )
     }
 
-    fn run(&self, command: &str) -> Output {
+    /// What `postfix COMMAND` does.
+    pub fn run(&self, command: &str) -> Output {
         Command::new("postfix")
             .arg("-c")
             .arg(self.home.join("etc"))
@@ -153,24 +173,26 @@ impl Drop for Postfix {
     }
 }
 
-fn master_cf(services: &[&Service]) -> String {
-    let mut text = String::from(
-        "pickup unix n - n 60 1 pickup\n\
-         cleanup unix n - n - 0 cleanup\n\
-         qmgr unix n - n 300 1 qmgr\n\
-         rewrite unix - - n - - trivial-rewrite\n\
-         bounce unix - - n - 0 bounce\n\
-         defer unix - - n - 0 bounce\n\
-         trace unix - - n - 0 bounce\n\
-         flush unix n - n 1000? 0 flush\n\
-         proxymap unix - - n - - proxymap\n\
-         virtual unix - n n - - virtual\n\
-         error unix - - n - - error\n\
-         retry unix - - n - - error\n\
-         discard unix - - n - - discard\n\
-         anvil unix - - n - 1 anvil\n\
-         postlog unix-dgram n - n - 1 postlogd\n",
-    );
+/// What a Postfix needs besides smtpd.
+const OWN_ENTRIES: &str = "\
+    pickup unix n - n 60 1 pickup\n\
+    cleanup unix n - n - 0 cleanup\n\
+    qmgr unix n - n 300 1 qmgr\n\
+    rewrite unix - - n - - trivial-rewrite\n\
+    bounce unix - - n - 0 bounce\n\
+    defer unix - - n - 0 bounce\n\
+    trace unix - - n - 0 bounce\n\
+    flush unix n - n 1000? 0 flush\n\
+    proxymap unix - - n - - proxymap\n\
+    virtual unix - n n - - virtual\n\
+    error unix - - n - - error\n\
+    retry unix - - n - - error\n\
+    discard unix - - n - - discard\n\
+    anvil unix - - n - 1 anvil\n\
+    postlog unix-dgram n - n - 1 postlogd\n";
+
+fn smtpd_entries(services: &[&Service]) -> String {
+    let mut text = String::new();
     for service in services {
         text.push_str(&format!(
             "127.0.0.1:{} inet n - n - - smtpd\n",
