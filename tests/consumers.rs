@@ -161,3 +161,79 @@ fn log_analysers_find_what_they_look_for() {
     assert!(replies.iter().all(|reply| !reply.is_empty()));
     assert!(replies[2].starts_with("PREPEND X-Greylist: delayed 300 seconds by postgrey-"));
 }
+
+/// The rules of the Debian package for logcheck, as grep -E reads them.
+fn logcheck_rules(name: &str) -> Vec<Regex> {
+    let path = format!("{}/deb/logcheck/{name}", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(|rule| Regex::new(rule).unwrap()).collect()
+}
+
+/// What logcheck does not mail: the lines of a normal day, with a time of either
+/// kind in front.
+#[test]
+fn logcheck_is_silent_about_a_normal_day_only() {
+    let rules = logcheck_rules("ignore.d.server");
+    let is_ignored = |line: &str| {
+        [
+            "Nov  3 09:05:00 mx postgrey[12]: ",
+            "2026-11-03T09:05:00.123456+01:00 mx postgrey: ",
+        ]
+        .iter()
+        .all(|head| {
+            rules
+                .iter()
+                .any(|rule| rule.is_match(&format!("{head}{line}")))
+        })
+    };
+    let (log, _) = log_of_a_day();
+    let is_odd = |line: &str| line.starts_with("ignoring garbage") || line.starts_with("unrecog");
+    for line in log.lines() {
+        assert_eq!(is_ignored(line), !is_odd(line), "{line}");
+    }
+    // The others of the manual: those of a normal day have no "warning!".
+    let page = fs::read_to_string(format!("{}/man/postgrey.8", env!("CARGO_MANIFEST_DIR")));
+    let page = page.unwrap();
+    let mut lines = 0;
+    for line in page.lines() {
+        for (head, shown) in [("warning! ", "WARNING: "), ("crit     ", "FATAL: ")] {
+            if let Some(text) = line.strip_prefix(head) {
+                lines += 1;
+                assert!(!is_ignored(&format!("{shown}{text}")), "{line}");
+                assert!(!is_ignored(text), "{line}");
+            }
+        }
+    }
+    assert!(lines > 20, "{lines}");
+    for line in [
+        "cleaning up old entries...",
+        "cleaning tarpit blacklist database finished. before: 7, after: 3",
+        "tarpit whitelisted: mail.example.com[192.0.2.7]",
+        "Setting gid to \"112 112\"",
+        "Process Backgrounded",
+        "statistics: requests=7 clients=2",
+        "2026/11/03-09:05:00 CONNECT UNIX Socket",
+        "2026/11/03-09:05:00 CONNECT TCP Peer: \"127.0.0.1:5\"",
+    ] {
+        assert!(is_ignored(line), "{line}");
+    }
+}
+
+/// What logcheck takes for a violation for a word in it, such as "reject" in the
+/// name of a sender: ours, and what Postfix says to a client that is greylisted.
+#[test]
+fn logcheck_takes_no_decision_for_a_violation() {
+    let rules = logcheck_rules("violations.ignore.d");
+    for line in [
+        "Nov  3 09:05:00 mx postgrey[12]: action=pass, reason=client AWL, client_name=x, \
+         client_address=192.0.2.1, sender=reject@example.com, recipient=a@example.org",
+        "Nov  3 09:05:00 mx postfix/smtpd[7]: NOQUEUE: reject: RCPT from unknown[192.0.2.1]: \
+         450 4.2.0 <a@example.org>: Recipient address rejected: Greylisted, see http://x/; \
+         from=<b@example.com> to=<a@example.org> proto=ESMTP helo=<x>",
+    ] {
+        assert!(rules.iter().any(|rule| rule.is_match(line)), "{line}");
+    }
+    let other = "Nov  3 09:05:00 mx postfix/smtpd[7]: NOQUEUE: reject: RCPT from \
+                 unknown[192.0.2.1]: 554 5.7.1 <a@example.org>: Relay access denied";
+    assert!(!rules.iter().any(|rule| rule.is_match(other)));
+}

@@ -3,17 +3,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # deb.sh PACKAGE - the package in the life of a Debian machine: over Debian's own
-# postgrey with its configuration and records, then removed, purged, and
-# installed anew. In a chroot made by debootstrap; takes minutes and needs root.
+# postgrey with its configuration and records, then removed, purged, installed
+# anew, and over Debian's own with a mistake in the settings and without db_dump.
+# In a chroot made by debootstrap; takes minutes and needs root.
 #
-# The chroot shares the network of this machine: the servers in it listen on a
-# port of their own on 127.0.0.1, and are ended by the numbers in their pid file.
+# The servers in it listen on a UNIX socket in /run, and are ended by the numbers
+# in their pid file.
 set -euo pipefail
 
 package=$(realpath "${1:?usage: $0 PACKAGE.deb}")
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 suite=${DEBIAN_SUITE:-bookworm}
-port=$((20000 + RANDOM % 10000))
+socket=/var/run/postgrey.sock
 failures=0
 checks=0
 
@@ -65,14 +66,14 @@ check() {
 
 # The answer for a client of this name.
 ask() {
-    local line=
-    exec 3<>"/dev/tcp/127.0.0.1/$port" || return 1
-    printf '%s\n' request=smtpd_access_policy protocol_state=RCPT \
-        client_address=192.0.2.77 "client_name=$1" sender=alice@example.com \
-        recipient=bob@example.org '' >&3
-    IFS= read -r -t 10 line <&3 || :
-    exec 3>&-
-    echo "$line"
+    inside perl -MIO::Socket::UNIX -e '
+        alarm 10;
+        my $server = IO::Socket::UNIX->new($ARGV[0]) or die "$ARGV[0]: $!\n";
+        print $server "request=smtpd_access_policy\nprotocol_state=RCPT\n",
+            "client_address=192.0.2.77\nclient_name=$ARGV[1]\n",
+            "sender=alice\@example.com\nrecipient=bob\@example.org\n\n";
+        $server->flush;
+        print scalar <$server>;' "$socket" "$1"
 }
 
 answers() {
@@ -90,7 +91,7 @@ answers() {
 
 is_silent() {
     for _ in 1 2 3 4 5 6 7 8 9 10; do
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || return 0
+        ask nobody.example.net >/dev/null 2>&1 || return 0
         sleep 0.5
     done
     return 1
@@ -118,6 +119,62 @@ is_gone() {
     done
 }
 
+fails() {
+    ! "$@"
+}
+
+# What the last checks have printed.
+said() {
+    tail -n 20 "$log" >"$top/said"
+    grep "$1" "$top/said"
+}
+
+# A command line of the unit with the settings in its environment, as systemd
+# runs it, and with the capabilities that the unit leaves to root.
+run_of_unit() {
+    local file=$root/lib/systemd/system/postgrey.service line='' caps=''
+    line=$(sed -n "s/^$1=-*\/bin\/sh -c '\(.*\)'\$/\1/p" "$file" | sed 's/\$\$/$/g')
+    caps=$(sed -n 's/^CapabilityBoundingSet=//p' "$file" | sed 's/CAP_/+/g; s/ /,/g')
+    inside sh -c "set -a; . /etc/default/postgrey; exec setpriv --no-new-privs \
+        --bounding-set=-all,${caps,,} /bin/sh -c '$line'"
+}
+
+# The server as the unit starts and ends it: its pid file is in the settings.
+unit() {
+    local pid=
+    sed -i 's|--delay|--pidfile=/run/postgrey.pid --delay|' "$root/etc/default/postgrey"
+    run_of_unit ExecStart >>"$log" 2>&1 &
+    check "the unit: it answers" answers mine.example.net "action=DUNNO"
+    pid=$(cat "$root/run/postgrey.pid")
+    check "the unit: it runs as postgrey" test "$(stat -c %u "/proc/$pid")" = "$(inside id -u postgrey)"
+    check "the unit: it has no capability" grep -E '^CapEff:\s+0+$' "/proc/$pid/status"
+    kill "$pid"
+    wait
+    check "the unit: its pid file is left" test -s "$root/run/postgrey.pid"
+    run_of_unit ExecStopPost >>"$log" 2>&1
+    check "the unit: and removed" is_gone /run/postgrey.pid
+    cp "$top/default" "$root/etc/default/postgrey"
+}
+
+# What has the name of ours anywhere, but for the packages in /tmp, and what
+# dpkg and its tools keep of all packages.
+is_all_gone() {
+    local found=
+    found=$(find "$root" -xdev \( -path "$root/tmp" -o -path "$root/var/log" \
+        -o -path "$root/var/cache" -o -path "$root/var/lib/apt" \
+        -o -path "$root/proc" \) -prune -o -name '*postgrey*' -print)
+    echo "$found"
+    [ -z "$found" ] && fails grep postgrey "$root/var/lib/ucf/hashfile" "$root/var/lib/ucf/registry"
+}
+
+# Debian's own once more, with the settings of above.
+install_old() {
+    echo "$options" >"$root/etc/default/postgrey"
+    inside apt-get -qq -y --no-install-recommends install postgrey >>"$log" 2>&1
+    inside invoke-rc.d postgrey restart >>"$log" 2>&1 || :
+    check "Debian's again" answers host.example.com "action=DEFER_IF_PERMIT"
+}
+
 debootstrap --variant=minbase --include=adduser,ucf,procps "$suite" "$root" "$mirror" \
     >"$top/debootstrap.log" 2>&1 || {
     tail "$top/debootstrap.log"
@@ -131,7 +188,7 @@ printf '#!/bin/sh\nexit 0\n' >"$root/usr/sbin/policy-rc.d"
 chmod 755 "$root/usr/sbin/policy-rc.d"
 
 # Debian's own, with settings and a whitelist of the administrator.
-options="POSTGREY_OPTS=\"--inet=127.0.0.1:$port --delay=7\""
+options="POSTGREY_OPTS=\"--unix $socket --delay=7\""
 echo "$options" >"$root/etc/default/postgrey"
 inside apt-get -qq -y --no-install-recommends install postgrey db-util >>"$log" 2>&1
 before=$(inside dpkg-query -W -f '${Version}' postgrey)
@@ -146,7 +203,13 @@ inside dpkg -i /tmp/new.deb >"$top/upgrade.log" 2>&1 ||
 cat "$top/upgrade.log" >>"$log"
 check "the version is ours" inside dpkg --compare-versions \
     "$(inside dpkg-query -W -f '${Version}' postgrey)" ge 2
-check "it says how to import" grep "postgreyctl import --from=postgrey-1.37" "$top/upgrade.log"
+check "it says that the records are taken over" \
+    grep "records of version $before are taken over" "$top/upgrade.log"
+check "and what is new" grep -a policy-test <(zcat "$root/usr/share/doc/postgrey/NEWS.Debian.gz")
+check "the old rules of logcheck are replaced" \
+    cmp "$root/etc/logcheck/ignore.d.server/postgrey" deb/logcheck/ignore.d.server
+check "a record is there" grep -F '192.0.2.0/alice@example.com/bob@example.org' \
+    <(inside postgreyctl export)
 check "the old server is gone" is_dead "$old_pid"
 check "the new one greylists" answers host.example.com "action=DEFER_IF_PERMIT"
 check "the settings are kept" grep -Fx "$options" "$root/etc/default/postgrey"
@@ -157,7 +220,6 @@ pid=$(cat "$root/run/postgrey.pid")
 check "it runs as postgrey" test "$(stat -c %u "/proc/$pid")" = "$(inside id -u postgrey)"
 check "the directory is closed" test "$(stat -c %a "$root/var/lib/postgrey")" = 700
 
-check "the old records are imported" inside postgreyctl import --from=postgrey-1.37 /var/lib/postgrey
 sleep 7
 check "an imported triplet passes" answers host.example.com "action=PREPEND X-Greylist"
 
@@ -169,8 +231,19 @@ check "the manual page is there" test -s "$root/usr/share/man/man8/postgrey.8.gz
 check "the completions are there" test -s "$root/usr/share/bash-completion/completions/postgreyctl" -a \
     -s "$root/usr/share/zsh/vendor-completions/_postgreyctl"
 check "its options check" inside postgrey --check --inet=127.0.0.1:0
+cp "$root/etc/default/postgrey" "$top/default"
+sed -i 's/--delay/--delya/' "$root/etc/default/postgrey"
+pid=$(cat "$root/run/postgrey.pid")
+check "a mistake in the settings: no restart" fails inside invoke-rc.d postgrey restart
+check "nor by an upgrade, which succeeds" inside dpkg -i /tmp/new.deb
+check "and says so" said "One that runs is left alone"
+check "the server is the same" test "$(cat "$root/run/postgrey.pid")" = "$pid"
+check "and answers" answers mine.example.net "action=DUNNO"
+cp "$top/default" "$root/etc/default/postgrey"
 check "stop" inside invoke-rc.d postgrey stop
 check "it is silent" is_silent
+check "its pid file is gone" is_gone /run/postgrey.pid
+unit
 check "start" inside invoke-rc.d postgrey start
 check "it answers again" answers mine.example.net "action=DUNNO"
 
@@ -179,12 +252,16 @@ check "removed, it is silent" is_silent
 check "the programs are gone" is_gone /usr/sbin/postgrey /usr/sbin/postgreyctl
 check "the configuration is left" test -s "$root/etc/default/postgrey"
 check "the records are left" test -s "$root/var/lib/postgrey/data.mdb"
+for file in data.mdb.damaged data.mdb.copy data.mdb.journal data.mdb.old lock.mdb.new postgrey.options; do
+    cp "$root/var/lib/postgrey/data.mdb" "$root/var/lib/postgrey/$file"
+done
 check "purge" inside apt-get -qq -y purge postgrey
 check "nothing is left" is_gone /etc/default/postgrey /etc/postgrey /etc/init.d/postgrey \
     /var/lib/postgrey /lib/systemd/system/postgrey.service /usr/share/postgrey \
     /usr/share/bash-completion/completions/postgreyctl \
     /usr/share/zsh/vendor-completions/_postgreyctl \
     /etc/rc2.d/S01postgrey /etc/systemd/system/multi-user.target.wants/postgrey.service
+check "nor anything of its name" is_all_gone
 check "dpkg knows it no more" test -z "$(inside dpkg-query -W -f '${Status}' postgrey 2>/dev/null || :)"
 
 echo "$options" >"$root/etc/default/postgrey"
@@ -192,6 +269,33 @@ check "a fresh install" inside dpkg -i /tmp/new.deb
 check "starts and greylists" answers host.example.com "action=DEFER_IF_PERMIT"
 check "is purged at once" inside dpkg --purge postgrey
 check "and is silent" is_silent
+
+# Over Debian's own, with a mistake in the settings: it goes on, and what the
+# upgrade prints is what is left to do.
+install_old
+pid=$(cat "$root/run/postgrey.pid")
+echo "${options/--delay/--delya}" >"$root/etc/default/postgrey"
+check "an upgrade with a mistake in the settings" inside dpkg -i /tmp/new.deb
+check "leaves the old server alone" fails is_dead "$pid"
+check "which answers" answers host.example.com "action="
+echo "$options" >"$root/etc/default/postgrey"
+tail -n 5 "$log" | grep '^    ' | sed 's/^    service \(.*\) \(.*\)/invoke-rc.d \1 \2/' >"$root/tmp/next"
+check "what is printed then" test "$(wc -l <"$root/tmp/next")" = 3
+check "can be done" inside sh -e /tmp/next
+sleep 7
+check "and the records are there" answers host.example.com "action=PREPEND X-Greylist"
+check "purge" inside apt-get -qq -y purge postgrey
+
+# Without db_dump the records stay where they are, and it is said why.
+install_old
+inside apt-get -qq -y purge db-util db5.3-util >>"$log" 2>&1
+inside dpkg -i /tmp/new.deb >"$top/upgrade.log" 2>&1 || failures=$((failures + 1))
+cat "$top/upgrade.log" >>"$log"
+check "without db_dump it says so" grep db_dump "$top/upgrade.log"
+check "and how to import later" grep "postgreyctl import --from=postgrey-1.37" "$top/upgrade.log"
+check "and serves" answers host.example.com "action=DEFER_IF_PERMIT"
+check "purge" inside apt-get -qq -y purge postgrey
+check "nothing is left again" is_all_gone
 
 echo "deb: $checks checks, $failures failed (over $before, $suite)"
 [ "$failures" -eq 0 ]

@@ -19,6 +19,9 @@ const SCRIPTS: [&str; 7] = [
     "tests/fuzz.sh",
 ];
 
+/// Those of the Debian package, which may use what Debian has.
+const OF_DEBIAN: [&str; 4] = ["deb/build.sh", "deb/postinst", "deb/prerm", "deb/postrm"];
+
 /// The macros of man(7) that Solaris' man(1) knows as well.
 const MACROS: [&str; 17] = [
     "TH", "SH", "SS", "TP", "IP", "PP", "B", "I", "BR", "RB", "BI", "IR", "nf", "fi", "RS", "RE",
@@ -56,6 +59,11 @@ fn linters_have_nothing_to_say() {
     }
     // Not a script by itself: its variables are for the one that reads it.
     for script in SCRIPTS.iter().filter(|s| **s != "rc/postgrey.default") {
+        silent("shellcheck", &["-s", "sh"], script);
+        silent("checkbashisms", &["-p"], script);
+    }
+    for script in OF_DEBIAN {
+        silent("dash", &["-n"], script);
         silent("shellcheck", &["-s", "sh"], script);
         silent("checkbashisms", &["-p"], script);
     }
