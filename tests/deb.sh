@@ -244,6 +244,7 @@ check "stop" inside invoke-rc.d postgrey stop
 check "it is silent" is_silent
 check "its pid file is gone" is_gone /run/postgrey.pid
 unit
+sed -i 's|--delay|--stats-file=/var/lib/postgrey/stats --delay|' "$root/etc/default/postgrey"
 check "start" inside invoke-rc.d postgrey start
 check "it answers again" answers mine.example.net "action=DUNNO"
 
