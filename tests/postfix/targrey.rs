@@ -57,7 +57,7 @@ pub fn scenarios(home: &Path) -> Vec<Scenario> {
 
 /// The restrictions of `conf/main.cf.example`, word for word but for the
 /// places of its files and the port of the server, and without what asks a
-/// name server: `tests/examples.rs` has all of it, cut off from the net.
+/// name server: `tests/examples` has all of it, cut off from the net.
 fn own_service(home: &Path, policy: u16) -> Service {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let example = fs::read_to_string(root.join("conf/main.cf.example")).unwrap();

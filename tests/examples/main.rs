@@ -1,18 +1,20 @@
 //! `conf/main.cf.example` and `conf/master.cf.example`, whole and word for word
 //! but for places, user and seconds of the tarpit, in a real Postfix: each way
-//! to name the server that they show, with smtpd chrooted and not.
+//! to name the server that they show, with smtpd chrooted and not. Then what
+//! README, page and `make install` show.
 //!
 //! They name ports (25, 60000) and a list in DNS, so the test runs in a network
 //! of its own that has nothing but a loopback interface: it starts itself again
 //! by unshare(1).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "postfix/instance.rs"]
+#[path = "../postfix/instance.rs"]
 mod instance;
-#[path = "common/server.rs"]
+#[path = "../common/server.rs"]
 mod server;
-#[path = "postfix/smtp.rs"]
+#[path = "../postfix/smtp.rs"]
 mod smtp;
+mod texts;
 
 use std::fs;
 use std::net::TcpStream;
@@ -50,6 +52,7 @@ fn main() {
             .status();
         if raised.is_ok_and(|status| status.success()) {
             take_each_form();
+            texts::take_each();
         } else {
             skip("ip (iproute2)", "the examples in a real Postfix");
         }
@@ -76,11 +79,18 @@ fn start_inside() {
 
 /// An example with the places of a test, its user, and a tarpit of 2 seconds.
 fn example(name: &str, home: &Path) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("conf")
-        .join(name);
+    placed(&file(&format!("conf/{name}")), home)
+}
+
+/// A file of the project.
+fn file(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// A text with the places of a test, its user, and a tarpit of 2 seconds.
+fn placed(text: &str, home: &Path) -> String {
     let home = home.display().to_string();
-    let mut text = fs::read_to_string(path).unwrap();
+    let mut text = text.to_owned();
     for (ours, theirs) in [
         ("/etc/postfix", "HOME/etc"),
         ("/var/spool/postfix/postgrey", "HOME/db"),
@@ -159,22 +169,10 @@ fn take(form: &str, is_chrooted: bool) {
         );
     }
     assert_eq!(commands.len(), 5, "{commands:?}");
-    let checked = postfix.run("check");
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&checked.stderr),
-        postfix.log_text()
-    );
-    assert!(
-        checked.status.success() && !said.contains("warning"),
-        "{said}"
-    );
+    expect_silent_check(&postfix);
     let is_spawned = form.contains("private/") || form.contains("60001");
     let server = (!is_spawned).then(|| Server::start(home, &options(&main)));
-    postfix.begin();
-    wait_until("smtpd to listen", || {
-        TcpStream::connect(("127.0.0.1", 25)).is_ok()
-    });
+    begin(&postfix);
     mail(&postfix);
     drop(server);
     // The list of DNSWL was looked up, in a network without a name server.
@@ -190,6 +188,28 @@ fn take(form: &str, is_chrooted: bool) {
         .partition(|line| line.contains(".list.dnswl.org: RBL lookup error: "));
     assert!(other.is_empty(), "{form}: {other:#?}\n{log}");
     assert!(!of_dnswl.is_empty(), "{log}");
+}
+
+/// `postfix check` has nothing to say.
+fn expect_silent_check(postfix: &Postfix) {
+    let checked = postfix.run("check");
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&checked.stderr),
+        postfix.log_text()
+    );
+    assert!(
+        checked.status.success() && !said.contains("warning"),
+        "{said}"
+    );
+}
+
+/// Starts it, and waits until it serves.
+fn begin(postfix: &Postfix) {
+    postfix.begin();
+    wait_until("smtpd to listen", || {
+        TcpStream::connect(("127.0.0.1", 25)).is_ok()
+    });
 }
 
 /// The entries, with `y` in the column chroot of smtpd or not.
@@ -252,14 +272,20 @@ fn has_slept(reply: &Reply) -> bool {
 /// What the set-up promises to a mail server, to one that waits, and to one
 /// that does not.
 fn mail(postfix: &Postfix) {
-    let caught = |address: u8| {
-        let name = format!("adsl-198-51-100-{address}.tokyo.example.net");
-        Smtp::appear_as(25, &format!("198.51.100.{address}"), &name)
-    };
     let mut known = Smtp::appear_as(25, "192.0.2.1", "mail.example.com");
     let reply = known.offer("a@sender.example", "known@example.org");
     assert!(reply.code == 250 && reply.time < AT_ONCE, "{reply}");
+    tarpit(postfix);
+}
 
+/// A client whose name looks like a dial-up line.
+fn caught(address: u8) -> Smtp {
+    let name = format!("adsl-198-51-100-{address}.tokyo.example.net");
+    Smtp::appear_as(25, &format!("198.51.100.{address}"), &name)
+}
+
+/// Who waits is let in and leaves the tarpit, who does not is greylisted.
+fn tarpit(postfix: &Postfix) {
     let mut patient = caught(5);
     let reply = patient.offer("a@sender.example", "patient@example.org");
     assert!(has_slept(&reply), "{reply}");
