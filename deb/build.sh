@@ -28,8 +28,8 @@ make install install-rc DESTDIR="$root" $places >/dev/null
 # The options in two files: of the script on two lines, elsewhere on one.
 for file in etc/init.d/postgrey etc/default/postgrey; do
         sed -e 's|--dbdir=/var/lib/postgrey --inet=127.0.0.1:60000 \\$|--inet=10023"|' \
-                -e '/^--tarpit=125 .*--max-age=7"$/d' \
-                -e 's|--dbdir=/var/lib/postgrey --inet=127.0.0.1:60000 --tarpit.*--max-age=7|--inet=10023|' \
+                -e '/^--tarpit=125 .*--max-age=7 --log-tarpit"$/d' \
+                -e 's|--dbdir=/var/lib/postgrey --inet=127.0.0.1:60000 --tarpit.*--max-age=7 --log-tarpit|--inet=10023|' \
                 "$root/$file" >"$root/new"
         if grep 60000 "$root/new"; then
                 echo "$file still has the usual options" >&2

@@ -65,6 +65,7 @@ fn the_manifest_has_the_first_users_options() {
         ("dbdir", "astring", "/var/spool/postfix/postgrey"),
         ("tarpit", "count", "125"),
         ("targrey", "boolean", "true"),
+        ("log_tarpit", "boolean", "true"),
         ("retry_count", "count", "2"),
         ("delay", "count", "300"),
         ("max_age", "count", "7"),

@@ -97,7 +97,7 @@ pub(super) fn under_each_shell(test: impl Fn(&Place)) {
 }
 
 /// Each property, a value as svcprop shows it, and the options it becomes.
-pub(super) const GOOD: [(&str, &str, &[&str]); 52] = [
+pub(super) const GOOD: [(&str, &str, &[&str]); 54] = [
     ("inet", "127.0.0.1:60000", &["--inet=127.0.0.1:60000"]),
     (
         "inet",
@@ -135,6 +135,8 @@ pub(super) const GOOD: [(&str, &str, &[&str]); 52] = [
     ("tarpit", "0", &["--tarpit=0"]),
     ("targrey", "true", &["--targrey"]),
     ("targrey", "false", &[]),
+    ("log_tarpit", "true", &["--log-tarpit"]),
+    ("log_tarpit", "false", &[]),
     (
         "auto_whitelist_clients",
         "0",

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use super::{Done, file, find_or_skip, run, shells, skip, text, write_script};
 
 /// The options of the first user's script.
-const OPTIONS: [&str; 8] = [
+const OPTIONS: [&str; 9] = [
     "-d",
     "--dbdir=/var/spool/postfix/postgrey",
     "--inet=127.0.0.1:60000",
@@ -20,6 +20,7 @@ const OPTIONS: [&str; 8] = [
     "--retry-count=2",
     "--delay=300",
     "--max-age=7",
+    "--log-tarpit",
 ];
 
 /// A directory with the stub and the settings that make the script use it.
@@ -147,7 +148,10 @@ fn the_options_are_those_of_the_first_user() {
     let joined = OPTIONS[1..].join(" ");
     assert!(text("rc/postgrey.default").contains(&joined));
     assert!(text("rc/postgrey.service").contains(&joined));
-    assert!(text("conf/main.cf.example").contains("--retry-count=2 --delay=300 --max-age=7"));
+    assert!(
+        text("conf/main.cf.example")
+            .contains("--retry-count=2 --delay=300 --max-age=7 --log-tarpit")
+    );
 }
 
 #[test]
