@@ -146,7 +146,7 @@ impl Policy {
             return Examined::Decided(Decision::RecipientWhitelisted);
         }
         if let Some(exceptions) = &self.whitelists.s25r
-            && !exceptions.is_suspicious(request.text(Attribute::ClientName))
+            && !exceptions.is_suspicious(request.text(Attribute::ClientName), client.text)
         {
             return Examined::Decided(Decision::NotSuspicious);
         }

@@ -92,8 +92,8 @@ impl Engine {
         &self.policy
     }
 
-    /// Reads the whitelists again; keeps the old ones if one of the files is
-    /// unreadable or bad.
+    /// Reads the whitelists again; keeps the old ones if one of the files has
+    /// become unreadable or bad.
     pub fn reload(&mut self) {
         reload(&self.settings, &mut self.policy, &self.log);
     }

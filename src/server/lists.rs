@@ -9,7 +9,11 @@ use crate::policy::decide::Policy;
 pub fn load_policy(settings: &Settings, log: &Log) -> Policy {
     let loaded = whitelists::load(settings);
     for problem in &loaded.problems {
-        log.complain(&problem.text);
+        // There is a session for each smtpd, and each would say all that is
+        // merely doubtful.
+        if problem.is_fatal || !settings.spawn {
+            log.complain(&problem.text);
+        }
     }
     Policy {
         rules: settings.rules.clone(),
@@ -19,16 +23,18 @@ pub fn load_policy(settings: &Settings, log: &Log) -> Policy {
     }
 }
 
-/// Reads the whitelists again; keeps the old ones if one of the files is unreadable
-/// or bad.
+/// Reads the whitelists again, which the master found to be usable and said what is
+/// doubtful about them; keeps the old ones if one of the files has become unreadable
+/// or bad since.
 pub fn reload(settings: &Settings, policy: &mut Policy, log: &Log) {
     let loaded = whitelists::load(settings);
-    for problem in &loaded.problems {
+    let fatal = loaded.problems.iter().filter(|problem| problem.is_fatal);
+    if fatal.clone().next().is_none() {
+        policy.whitelists = loaded.whitelists;
+        return;
+    }
+    for problem in fatal {
         log.complain(&problem.text);
     }
-    if loaded.problems.iter().any(|problem| problem.is_fatal) {
-        log.complain("whitelists not reloaded: the old ones stay in use");
-    } else {
-        policy.whitelists = loaded.whitelists;
-    }
+    log.complain("whitelists not reloaded: the old ones stay in use");
 }

@@ -338,14 +338,27 @@ impl Master {
                 .log
                 .write(Level::One, b"HUP received: reloading whitelists...");
             let loaded = whitelists::load(&self.parts.settings);
-            // The workers say what is wrong; this is for those to come.
+            // Each time, however lately it was said: whoever sends HUP wants
+            // to know whether the lists are right now.
+            for problem in &loaded.problems {
+                self.parts
+                    .log
+                    .write(Level::Warning, problem.text.as_bytes());
+            }
+            // This is for workers to come; those that are there read the lists
+            // themselves.
             if loaded.problems.iter().all(|problem| !problem.is_fatal) {
-                let line = format!("whitelists reloaded: {}", loaded.whitelists.size());
+                let line = format!("HUP received: now {}", loaded.whitelists.size());
                 self.parts.log.write(Level::One, line.as_bytes());
                 self.parts.policy.whitelists = loaded.whitelists;
                 write_for_daemon(&self.parts.settings, &self.parts.log);
+                self.tell_workers(Message::Reload);
+            } else {
+                self.parts.log.write(
+                    Level::Warning,
+                    b"whitelists not reloaded: the old ones stay in use",
+                );
             }
-            self.tell_workers(Message::Reload);
         }
         let counters = &self.parts.shared.counters;
         if self.statistics.take_due(Instant::now()) {

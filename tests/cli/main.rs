@@ -2,7 +2,11 @@
 //! exit statuses and streams, and the printed configuration.
 #![allow(clippy::expect_used, reason = "a test that cannot go on should stop")]
 
+mod doubts;
 mod grammar;
+#[allow(clippy::unwrap_used)]
+#[path = "../common/machine.rs"]
+mod machine;
 mod print_config;
 mod program;
 mod values;

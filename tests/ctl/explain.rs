@@ -342,6 +342,23 @@ fn the_rule_of_s25r_or_the_exception_is_named() {
     let file = dir.path().join("exceptions");
     fs::write(&file, "# wrongly judged\ndsl-1-2-3-4.example  ok\n").unwrap();
     let exceptions = format!("--s25r-except={}", file.display());
+    let table = dir.path().join("table");
+    fs::write(&table, "/^mx/ WARN\n!/dsl/ OK\n").unwrap();
+    let in_place = format!("--s25r-except={}", table.display());
+    let words = [
+        "explain",
+        "--client-address=192.0.2.1",
+        "--client-name=dsl.example.org",
+        "--",
+        "--s25r",
+        &in_place,
+    ];
+    let text = ctl(dir.path(), &words).ok();
+    let judgement = format!(
+        "\ns25r         suspicious: not let in by {} line 2: !/dsl/ OK\n",
+        table.display()
+    );
+    assert!(text.contains(&judgement), "{text}");
     let by_exception = format!(
         "not suspicious: {} line 2: dsl-1-2-3-4.example  ok",
         file.display()
@@ -354,6 +371,11 @@ fn the_rule_of_s25r_or_the_exception_is_named() {
         ),
         (
             "unknown",
+            "suspicious: rule 0 of s25r(7) fits the name",
+            "greylisted: ",
+        ),
+        (
+            "[192.0.2.1]",
             "suspicious: rule 0 of s25r(7) fits the name",
             "greylisted: ",
         ),

@@ -171,7 +171,7 @@ fn lists_that_the_server_has_not_read_are_named() {
     fs::write(&list, "two.example.com\nthree.example.com\n").unwrap();
     server.signal(Signal::SIGHUP);
     server.wait_for_log(
-        "whitelists reloaded: 2 entries for clients, 0 for recipients",
+        "HUP received: now 2 entries for clients, 0 for recipients",
         1,
     );
     super::common_server::wait_until("it is written", || stderr().is_empty());

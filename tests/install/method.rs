@@ -192,7 +192,7 @@ pub(super) const GOOD: [(&str, &str, &[&str]); 54] = [
 ];
 
 /// Each property, a bad value as svcprop shows it, and what is said about it.
-pub(super) const WRONG: [(&str, &str, &str); 58] = [
+pub(super) const WRONG: [(&str, &str, &str); 59] = [
     ("inet", "smtp", "'smtp' does not end with a port"),
     ("inet", "host:", "'host:' does not end with a port"),
     ("inet", "1:70000", "'1:70000': a port is from 1 to 65535"),
@@ -253,6 +253,7 @@ pub(super) const WRONG: [(&str, &str, &str); 58] = [
     ("max_age", "0", "'0' is no number from 1 to 3650"),
     ("retry_count", "0", "'0' is no number from 1 to 1000"),
     ("tarpit", "3601", "'3601' is no number from 0 to 3600"),
+    ("log_tarpit", "1", "'1' is neither true nor false"),
     ("targrey", "yes", "'yes' is neither true nor false"),
     (
         "auto_whitelist_clients",

@@ -70,7 +70,9 @@ const PASSED_ON: &[(&str, &[&str])] = &[
         "act_on_requests",
         &[
             "statistics: requests=N ...",
-            "whitelists reloaded: N entries",
+            "HUP received: now N entries",
+            "FILE line N: WHY",
+            "can't open FILE: WHY",
         ],
     ),
     ("serve", IGNORED),

@@ -13,6 +13,7 @@ mod script;
 #[path = "../common/server.rs"]
 mod server;
 mod smtp;
+mod tables;
 mod targrey;
 mod texts;
 
@@ -89,6 +90,7 @@ fn main() {
     scenarios.extend(targrey::scenarios(&home));
     scenarios.extend(faults::scenarios());
     scenarios.extend(script::scenarios());
+    scenarios.extend(tables::scenarios(&home));
     let services: Vec<&Service> = scenarios.iter().map(|s| &s.service).collect();
     let postfix = Postfix::start(&home, &services, &greylisting::spawn_entry(&home));
     let stage = Stage { home, postfix };

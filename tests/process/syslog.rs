@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::Daemon;
-use crate::server::{Client, PATIENCE, free_port, is_root, skip, test_dir};
+use crate::server::{Client, PATIENCE, free_port, is_root, skip, spawn, test_dir};
 
 /// A syslogd on /dev/log. It takes every line as it comes, since a full queue
 /// would hold up whoever logs on this machine, the servers of other tests too.
@@ -124,6 +124,14 @@ fn syslog_lines_survive_the_end_of_syslogd() {
     client.ask(&[("sender", "again@example.com")]);
     client.ask(&[("sender", "again@example.com")]);
     syslogd.line("sender=again@example.com");
+    // A session says what it cannot use, not what is doubtful.
+    let list = dir.path().join("list");
+    fs::write(&list, "192.0.2.\n/[/\n").unwrap();
+    let option = format!("--whitelist-clients={}", list.display());
+    let mut session = spawn(dir.path(), &[&option, "--syslog-facility=local3"]);
+    session.client.ask(&[("sender", "session@example.com")]);
+    let said = syslogd.line("list line ");
+    assert!(said.contains("list line 2: bad pattern"), "{said}");
     daemon.stop();
     syslogd.line(" Server closing!");
 }

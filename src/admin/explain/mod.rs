@@ -63,7 +63,8 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     text.show_request(&case, now)?;
     if let Some(exceptions) = &policy.whitelists.s25r {
         let name = case.request().text(Attribute::ClientName);
-        text.item("s25r", &s25r_judgement(exceptions.judge(name)))?;
+        let address = case.request().text(Attribute::ClientAddress);
+        text.item("s25r", &s25r_judgement(exceptions.judge(name, address)))?;
     }
     text.show_records(&policy.rules, &case, now)?;
     let mut memory = case.memory();
@@ -182,6 +183,9 @@ fn s25r_judgement((verdict, reason): (s25r::Verdict, s25r::Reason)) -> String {
         s25r::Reason::Rule(rule) => format!("{verdict}: rule {rule} of s25r(7) fits the name"),
         s25r::Reason::NoRule => format!("{verdict}: no rule of s25r(7) fits the name"),
         s25r::Reason::Exception(source) => format!("{verdict}: {}", with_text(source)),
+        s25r::Reason::KeptOut(source) => {
+            format!("{verdict}: not let in by {}", with_text(source))
+        }
     }
 }
 

@@ -1,18 +1,16 @@
 //! Names that the rules judge wrongly, and the whole judgement.
 
-use std::rc::Rc;
-
-use regex::bytes::Regex;
-
-use super::rules::{first_rule, octets_regex};
+use super::rules::{first_rule, judged_name};
+use super::statement::Word;
+use super::table::{Client, Table};
 use crate::policy::whitelist::{Complaint, SourceLine, with_lower_case};
 
-/// What a line of an exceptions file says about the names it matches.
+/// Whether a client has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// `suspicious`: to be greylisted, whatever the rules say.
+    /// To be greylisted.
     Suspicious,
-    /// `ok`: let through, whatever the rules say.
+    /// Let through.
     Ok,
 }
 
@@ -25,187 +23,82 @@ pub enum Reason<'a> {
     NoRule,
     /// This line of an exceptions file says so.
     Exception(&'a SourceLine),
+    /// This line `!/.../ OK` takes the place of the rules, and lets others in.
+    KeptOut(&'a SourceLine),
 }
 
-/// Names that the rules judge wrongly, in the order of their files.
+/// What is known better than the rules, in the order of the files.
 #[derive(Clone, Debug, Default)]
 pub struct Exceptions {
-    entries: Vec<Entry>,
-}
-
-#[derive(Clone, Debug)]
-struct Entry {
-    pattern: Pattern,
-    verdict: Verdict,
-    source: SourceLine,
-}
-
-#[derive(Clone, Debug)]
-enum Pattern {
-    /// A domain in lower case: itself and what is below it.
-    Domain(Vec<u8>),
-    Regex(Regex),
-}
-
-impl Pattern {
-    fn matches(&self, name: &[u8]) -> bool {
-        match self {
-            Pattern::Regex(regex) => regex.is_match(name),
-            Pattern::Domain(domain) => name.strip_suffix(domain.as_slice()).is_some_and(|head| {
-                // "ample.com" must not match "example.com".
-                head.is_empty() || head.ends_with(b".")
-            }),
-        }
-    }
+    tables: Vec<Table>,
 }
 
 impl Exceptions {
     /// Adds the lines of `text`, the content of `file`, after those that are
-    /// there, and returns a complaint for each line that is left out. All are
-    /// fatal: a client that an exception was written for would be judged by
-    /// the rules.
-    ///
-    /// A line is a domain or a `/regular expression/`, blanks, and the word
-    /// `suspicious` or `ok`; see s25r(7). Empty lines and everything from a
-    /// `#` that is not part of a regular expression are ignored.
+    /// there, and returns complaints: the fatal ones are about lines that are
+    /// left out. s25r(7) has the form of a file.
     pub fn add_file(&mut self, file: &str, text: &[u8]) -> Vec<Complaint> {
-        let file: Rc<str> = file.into();
-        let mut complaints = Vec::new();
-        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
-            let source = SourceLine::new(&file, index + 1);
-            match parse_line(line) {
-                Ok(None) => {}
-                Ok(Some((pattern, verdict))) => self.entries.push(Entry {
-                    pattern,
-                    verdict,
-                    source,
-                }),
-                Err(why) => complaints.push(Complaint {
-                    source,
-                    why,
-                    fatal: true,
-                }),
-            }
-        }
+        let (table, complaints) = Table::parse(file, text);
+        self.tables.push(table);
         complaints
     }
 
-    /// Whether `client_name` is suspicious, and why: the first exception that
-    /// matches decides, else the rules.
-    pub fn judge(&self, client_name: &[u8]) -> (Verdict, Reason<'_>) {
-        with_lower_case(client_name, |name| {
-            let found = self.entries.iter().find(|e| e.pattern.matches(name));
-            if let Some(entry) = found {
-                return (entry.verdict, Reason::Exception(&entry.source));
+    /// Whether a client is suspicious, and why. The first line that is about
+    /// its name or, in the same file, about its address decides; DUNNO ends a
+    /// file. If no line decides, a `!/.../ OK` that did not let the client in
+    /// does, or else the rules.
+    pub fn judge(&self, client_name: &[u8], client_address: &[u8]) -> (Verdict, Reason<'_>) {
+        let name = judged_name(client_name);
+        with_lower_case(name, |lower| {
+            let client = Client {
+                name,
+                lower,
+                address: client_address,
+            };
+            let mut kept_out = None;
+            for table in &self.tables {
+                let answer = table.ask(client);
+                if let Some((word, source)) = answer.decided {
+                    let verdict = match word {
+                        Word::Ok => Verdict::Ok,
+                        Word::Suspicious | Word::Dunno => Verdict::Suspicious,
+                    };
+                    return (verdict, Reason::Exception(source));
+                }
+                kept_out = kept_out.or(answer.kept_out);
             }
-            match first_rule(name) {
+            if let Some(source) = kept_out {
+                return (Verdict::Suspicious, Reason::KeptOut(source));
+            }
+            match first_rule(lower) {
                 Some(rule) => (Verdict::Suspicious, Reason::Rule(rule)),
                 None => (Verdict::Ok, Reason::NoRule),
             }
         })
     }
 
-    /// True if `client_name` is to be greylisted.
-    pub fn is_suspicious(&self, client_name: &[u8]) -> bool {
-        self.judge(client_name).0 == Verdict::Suspicious
+    /// True if the client is to be greylisted.
+    pub fn is_suspicious(&self, client_name: &[u8], client_address: &[u8]) -> bool {
+        self.judge(client_name, client_address).0 == Verdict::Suspicious
     }
 
     /// The number of exceptions.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.tables.iter().map(Table::len).sum()
     }
 
     /// True if there is no exception: the rules alone decide.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
-}
-
-/// The pattern and the verdict of a line, `None` for a line without either.
-fn parse_line(line: &[u8]) -> Result<Option<(Pattern, Verdict)>, String> {
-    let line = line.trim_ascii();
-    if line.is_empty() || line.starts_with(b"#") {
-        return Ok(None);
-    }
-    let (pattern, rest) = match line.strip_prefix(b"/") {
-        Some(body) => {
-            let (regex, rest) = split_regex(body)?;
-            (Pattern::Regex(compile(regex)?), rest)
-        }
-        None => {
-            let end = line
-                .iter()
-                .position(|b| b.is_ascii_whitespace() || *b == b'#')
-                .unwrap_or(line.len());
-            let (domain, rest) = line.split_at(end);
-            (parse_domain(domain)?, rest)
-        }
-    };
-    let rest = rest.split(|b| *b == b'#').next().unwrap_or_default();
-    let verdict = match rest.trim_ascii().to_ascii_lowercase().as_slice() {
-        b"suspicious" => Verdict::Suspicious,
-        b"ok" => Verdict::Ok,
-        b"" => return Err("'suspicious' or 'ok' is missing after the pattern".into()),
-        word => {
-            let word = String::from_utf8_lossy(word).escape_debug().to_string();
-            return Err(format!("'{word}' is neither 'suspicious' nor 'ok'"));
-        }
-    };
-    Ok(Some((pattern, verdict)))
-}
-
-/// Splits after the first `/` that has no backslash in front of it.
-fn split_regex(body: &[u8]) -> Result<(&[u8], &[u8]), String> {
-    let mut escaped = false;
-    for (index, byte) in body.iter().enumerate() {
-        match byte {
-            b'/' if !escaped => return Ok((&body[..index], &body[index + 1..])),
-            _ => escaped = *byte == b'\\' && !escaped,
-        }
-    }
-    Err("the regular expression does not end with '/'".into())
-}
-
-fn compile(regex: &[u8]) -> Result<Regex, String> {
-    if regex.is_empty() {
-        return Err("the regular expression is empty".into());
-    }
-    let text = std::str::from_utf8(regex)
-        .map_err(|_| "the regular expression is not UTF-8".to_owned())?
-        .replace(r"\/", "/");
-    octets_regex(&text)
-        .case_insensitive(true)
-        .build()
-        .map_err(|error| format!("bad regular expression: {}", last_line(&error)))
-}
-
-/// The crate draws the position of a mistake on several lines; the log wants one.
-fn last_line(error: &regex::Error) -> String {
-    let text = error.to_string();
-    let line = text.lines().last().unwrap_or_default().trim();
-    line.strip_prefix("error: ").unwrap_or(line).to_owned()
-}
-
-fn parse_domain(domain: &[u8]) -> Result<Pattern, String> {
-    let is_name = domain
-        .split(|byte| *byte == b'.')
-        .all(|label| !label.is_empty() && label.iter().all(|b| is_name_byte(*b)));
-    if is_name {
-        return Ok(Pattern::Domain(domain.to_ascii_lowercase()));
-    }
-    let shown = String::from_utf8_lossy(domain).escape_debug().to_string();
-    Err(format!(
-        "'{shown}' is neither a domain nor a /regular expression/"
-    ))
-}
-
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tables::read;
     use super::*;
+
+    const ADDRESS: &[u8] = b"192.0.2.1";
 
     fn exceptions(text: &str) -> Exceptions {
         let mut exceptions = Exceptions::default();
@@ -222,7 +115,7 @@ mod tests {
              unknown OK\n",
         );
         assert_eq!(e.len(), 3);
-        let by_line = |name: &[u8]| match e.judge(name) {
+        let by_line = |name: &[u8]| match e.judge(name, ADDRESS) {
             (verdict, Reason::Exception(source)) => Some((verdict, source.to_string())),
             _ => None,
         };
@@ -235,33 +128,36 @@ mod tests {
             assert_eq!(by_line(name), Some((verdict, source.to_owned())));
         }
         assert_eq!(
-            e.judge(b"a1b2.badexample.com"),
+            e.judge(b"a1b2.badexample.com", ADDRESS),
             (Verdict::Suspicious, Reason::Rule(1))
         );
-        assert_eq!(e.judge(b"mail.example.org"), (Verdict::Ok, Reason::NoRule));
+        assert_eq!(
+            e.judge(b"mail.example.org", ADDRESS),
+            (Verdict::Ok, Reason::NoRule)
+        );
     }
 
     #[test]
     fn the_first_exception_decides_across_files() {
         let mut e = exceptions("mail.example.com suspicious\nexample.com ok\n");
         assert_eq!(e.add_file("G", b"example.com suspicious\n"), []);
-        assert!(e.is_suspicious(b"mail.example.com"));
-        assert!(!e.is_suspicious(b"a1b2.example.com"));
+        assert!(e.is_suspicious(b"mail.example.com", ADDRESS));
+        assert!(!e.is_suspicious(b"a1b2.example.com", ADDRESS));
     }
 
     #[test]
     fn no_exception_leaves_it_to_the_rules() {
         let e = exceptions("");
         assert!(e.is_empty());
-        assert!(e.is_suspicious(b"unknown"));
-        assert!(!e.is_suspicious(b"mail.example.com"));
+        assert!(e.is_suspicious(b"unknown", ADDRESS));
+        assert!(!e.is_suspicious(b"mail.example.com", ADDRESS));
     }
 
     #[test]
     fn regular_expressions_may_hold_slashes_blanks_and_hashes() {
         let e = exceptions("/a\\/b #c/ suspicious\n/[[:digit:]]x\\\\/ ok\n");
-        assert!(e.is_suspicious(b"a/b #c"));
-        assert!(!e.is_suspicious(b"1x\\.example"));
+        assert!(e.is_suspicious(b"a/b #c", ADDRESS));
+        assert!(!e.is_suspicious(b"1x\\.example", ADDRESS));
     }
 
     #[test]
@@ -280,8 +176,8 @@ mod tests {
                 "'maybe' is neither 'suspicious' nor 'ok'",
             ),
             (
-                b"example.com ok ok",
-                "'ok ok' is neither 'suspicious' nor 'ok'",
+                b"example.com suspicious ok",
+                "'suspicious ok' is neither 'suspicious' nor 'ok'",
             ),
             (
                 b".example.com ok",
@@ -316,5 +212,88 @@ mod tests {
             "{}",
             complaints[0]
         );
+    }
+
+    #[test]
+    fn what_matches_all_addresses_is_told() {
+        for (line, told) in [
+            ("/[0-9]/ WARN", true),
+            ("/[0-9]+\\.[0-9]+\\./ 450 x", true),
+            ("/^[0-9.]+$/ OK", true),
+            ("/^[0-9.]+$/ DUNNO", false),
+            ("/^192\\./ OK", false),
+            ("/./ WARN", false),
+            ("/[0-9]{5}/ WARN", false),
+        ] {
+            let (_, said) = read(line);
+            assert_eq!(said.len(), usize::from(told), "{line} {said:?}");
+            assert!(
+                said.iter()
+                    .all(|s| s.starts_with("F line 1: matches every IPv4 address"))
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_in_the_place_of_a_name_is_told() {
+        let nothing = "F line 2: matches nothing: an address is no name; write /^192\\.0\\.2\\.7$/";
+        let neither = "is neither a domain nor a /regular expression/: an address is no name";
+        for (line, why) in [
+            ("192.0.2.7 ok", nothing.to_owned()),
+            (
+                "10 ok",
+                "F line 2: matches nothing: an address is no name".into(),
+            ),
+            (
+                "192.0.2.7/32 ok",
+                format!("fatal F line 2: '192.0.2.7/32' {neither}; write /^192"),
+            ),
+            (
+                "192.0.2.0/24 ok",
+                format!("fatal F line 2: '192.0.2.0/24' {neither}; a network"),
+            ),
+            (
+                "192.0.2. ok",
+                format!("fatal F line 2: '192.0.2.' {neither}"),
+            ),
+            (
+                "[192.0.2.7] ok",
+                format!("fatal F line 2: '[192.0.2.7]' {neither}; write /^192"),
+            ),
+            (
+                "2001:db8::7 ok",
+                format!("fatal F line 2: '2001:db8::7' {neither}; write /^2001:db8::7$/"),
+            ),
+            (
+                "192.0.2.0/255.255.255.0 ok",
+                format!("fatal F line 2: '192.0.2.0/255.255.255.0' {neither}"),
+            ),
+        ] {
+            let (e, said) = read(&format!("a.example ok\n{line}\n"));
+            assert!(
+                said.len() == 1 && said[0].starts_with(&why),
+                "{line} {said:?}"
+            );
+            assert_eq!(e.len(), 1, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_mark_in_front_is_taken_off() {
+        let (e, said) = read("\u{feff}/^a1b2/ OK\n");
+        assert_eq!(
+            said,
+            ["F line 1: the byte order mark in front is taken off"]
+        );
+        assert!(!e.is_suspicious(b"a1b2.example", ADDRESS));
+    }
+
+    #[test]
+    fn texts_may_be_in_any_code() {
+        let mut e = Exceptions::default();
+        let text = b"# \xa5\xb5\n/^a1b2/ 450 \xa5\xb5\xa1\xbc\n  \xa5\xd0\n";
+        assert_eq!(e.add_file("F", text), []);
+        assert!(e.is_suspicious(b"a1b2.example", ADDRESS));
+        assert!(!e.is_empty());
     }
 }

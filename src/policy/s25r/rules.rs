@@ -1,5 +1,6 @@
 //! The published rules, and which of them a name matches first.
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use regex::bytes::{Regex, RegexBuilder};
@@ -39,17 +40,36 @@ pub(super) fn octets_regex(text: &str) -> RegexBuilder {
 /// The number of the first rule that `client_name` matches, `None` if it looks
 /// like the name of a server.
 ///
-/// Upper and lower case are the same. An empty name, which Postfix never
-/// sends, counts as unknown: rule 0.
+/// Upper and lower case are the same. An empty name, and one that is an
+/// address, count as unknown: rule 0.
 pub fn suspicious_rule(client_name: &[u8]) -> Option<u8> {
-    with_lower_case(client_name, first_rule)
+    with_lower_case(judged_name(client_name), first_rule)
+}
+
+/// The name that is judged: `unknown` for an empty one and for an address,
+/// which Postfix never sends, but other mail servers do for a client without a
+/// reverse name.
+pub(super) fn judged_name(name: &[u8]) -> &[u8] {
+    if name.is_empty() || is_address(name) {
+        return b"unknown";
+    }
+    name
+}
+
+/// True for an address, as it is or as in mail: `[192.0.2.7]`, `[IPv6:::1]`.
+fn is_address(name: &[u8]) -> bool {
+    let name = std::str::from_utf8(name).unwrap_or_default();
+    let inner = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
+    let name = inner.unwrap_or(name);
+    let address = match name.split_at_checked(5) {
+        Some((tag, address)) if tag.eq_ignore_ascii_case("ipv6:") => address,
+        _ => name,
+    };
+    address.parse::<IpAddr>().is_ok()
 }
 
 /// The first rule that matches a name in lower case.
 pub(super) fn first_rule(name: &[u8]) -> Option<u8> {
-    if name.is_empty() {
-        return Some(0);
-    }
     let first = COMPILED.iter().find(|(_, rule)| rule.is_match(name));
     first.map(|(number, _)| *number)
 }
@@ -82,6 +102,31 @@ mod tests {
     fn each_rule_is_the_first_for_its_names() {
         for (name, rule) in SUSPICIOUS {
             assert_eq!(suspicious_rule(name.as_bytes()), Some(rule), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_no_name() {
+        for name in [
+            "192.0.2.7",
+            "[192.0.2.7]",
+            "2001:db8::7",
+            "[2001:DB8::7]",
+            "[IPv6:2001:db8::7]",
+            "ipv6:::1",
+            "::ffff:192.0.2.7",
+        ] {
+            assert_eq!(suspicious_rule(name.as_bytes()), Some(0), "{name}");
+        }
+        for name in [
+            "[mail.example.com]",
+            "192-mail.example",
+            "[192.0.2.7",
+            "[]",
+            "abcd",
+            "1.2.3",
+        ] {
+            assert_eq!(suspicious_rule(name.as_bytes()), None, "{name}");
         }
     }
 
@@ -135,10 +180,10 @@ mod tests {
         assert_eq!(suspicious_rule(b"a1b2"), None);
         assert_eq!(suspicious_rule(b"mail.a1b2.example.com"), None);
         // Rule 3: a label that begins with a digit, three or more after it,
-        // the last of which begins with a letter: so no address matches.
+        // the last of which begins with a letter.
         assert_eq!(suspicious_rule(b"1.example.com"), None);
         assert_eq!(suspicious_rule(b"1.a.example.com"), Some(3));
-        assert_eq!(suspicious_rule(b"192.0.2.1"), None);
+        assert_eq!(suspicious_rule(b"1.a.example.0"), None);
         // Rule 6 is anchored: a prefix of the host name, with a digit.
         assert_eq!(suspicious_rule(b"my-ppp1.example.com"), None);
         assert_eq!(suspicious_rule(b"bdsl1.example.com"), None);

@@ -166,11 +166,7 @@ impl Addresses {
                 },
                 _ => {
                     prefixes.add(word, rank);
-                    Entered::Rule(text.contains('/').then(|| {
-                        "matches nothing: an IPv6 address is compared as text; \
-                         write how it begins, as the client's address is logged"
-                            .into()
-                    }))
+                    Entered::Rule(doubt_prefix(&text))
                 }
             },
         }
@@ -212,12 +208,45 @@ fn add_parsed(networks: &mut Networks, shape: Shape<'_>, text: &str, rank: Rank)
         return Entered::Skipped("invalid address".into());
     };
     networks.add(net, rank);
-    Entered::Rule((shape == Shape::Numbers(2)).then(|| {
-        format!(
+    if shape == Shape::Numbers(2) {
+        return Entered::Rule(Some(format!(
             "two numbers mean {text}.0.0/24; \
              write {text}.0.0/16 for the whole network, or {text}.0.0/24 to keep this"
-        )
+        )));
+    }
+    // IPv4 in IPv6 form; mail servers tell it by its IPv4 address.
+    let mapped = match net.network() {
+        IpAddr::V6(address) if net.prefix_len() >= 96 => address.to_ipv4_mapped(),
+        _ => None,
+    };
+    Entered::Rule(mapped.map(|address| match net.prefix_len() - 96 {
+        32 => format!("matches nothing that Postfix sends: write {address}"),
+        length => format!("matches nothing that Postfix sends: write {address}/{length}"),
     }))
+}
+
+/// Why an address never begins with this text, as 1.34 compares it.
+fn doubt_prefix(text: &str) -> Option<String> {
+    let is_odd = |n: &str| n.parse::<u8>().map_or(true, |value| value.to_string() != n);
+    if !text.contains(':') {
+        let has_odd = text.split('.').any(is_odd);
+        return has_odd.then(|| "matches nothing: no address has such a number".into());
+    }
+    if text.contains('/') {
+        return Some(
+            "matches nothing: an IPv6 address is compared as text; \
+             write how it begins, as the client's address is logged"
+                .into(),
+        );
+    }
+    let logged = text
+        .parse::<Ipv6Addr>()
+        .map_or_else(|_| text.to_ascii_lowercase(), |address| address.to_string());
+    (logged != text).then(|| {
+        format!(
+            "matches nothing that Postfix sends: an address is compared as text; write {logged}"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -360,8 +389,48 @@ mod tests {
         for word in ["203.0.114.0/33", "1.2.3.4/0", "300.1.1.1/24"] {
             assert_eq!(said(true, word), "skipped invalid cidr address", "{word}");
         }
-        for word in ["10", "192.0", "300.1.1", "fe80::1"] {
+        for word in [
+            "10",
+            "192.0",
+            "203.0.113.7",
+            "fe80::1",
+            "2001:db8:",
+            "::ffff:192.0.2.1",
+        ] {
             assert_eq!(said(true, word), "rule ", "{word}");
+        }
+        for (word, told) in [
+            ("300.1.1", "no address has such a number"),
+            ("192.0.02", "no address has such a number"),
+            ("2001:DB8::1", "write 2001:db8::1"),
+            ("2001:db8:0:0:0:0:0:1", "write 2001:db8::1"),
+            ("2001:DB8:", "write 2001:db8:"),
+        ] {
+            let said = said(true, word);
+            assert!(
+                said.starts_with("rule matches nothing") && said.ends_with(told),
+                "{said}"
+            );
+        }
+        for (word, told) in [
+            ("::ffff:192.0.2.1", "write 192.0.2.1"),
+            ("::ffff:192.0.2.0/120", "write 192.0.2.0/24"),
+        ] {
+            let said = said(false, word);
+            assert!(
+                said.starts_with("rule matches nothing") && said.ends_with(told),
+                "{said}"
+            );
+        }
+        for word in [
+            "::/0",
+            "2001:db8::1",
+            "::192.0.2.1",
+            "::/96",
+            "::ffff:0:0/95",
+            "192.0.2",
+        ] {
+            assert_eq!(said(false, word), "rule ", "{word}");
         }
         assert!(said(true, "fe80::/10").contains("matches nothing"));
         assert_eq!(said(false, "a.example"), "name ");

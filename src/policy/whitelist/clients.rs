@@ -1,7 +1,8 @@
 //! Whitelisted clients, by name or address.
 
 use super::addresses::{Addresses, Entered};
-use super::lines::{Content, read_lines};
+use super::doubts::{doubt_client_form, doubt_client_name, doubt_client_pattern};
+use super::lines::{Content, read_lines, strip_mark};
 use super::patterns::Patterns;
 use super::{Complaint, Rank, SourceLine, SourceLines, keep_first, suffixes, with_lower_case};
 use crate::policy::rules::Compat;
@@ -34,6 +35,10 @@ impl ClientWhitelist {
     pub fn add_file(&mut self, file: &str, text: &[u8]) -> Vec<Complaint> {
         let file: Rc<str> = file.into();
         let mut complaints = Vec::new();
+        let (text, has_mark) = strip_mark(text);
+        if has_mark {
+            complaints.push(Complaint::of_mark(SourceLine::new(&file, 1)));
+        }
         for line in read_lines(text) {
             let mut complain = |why: String, fatal| {
                 complaints.push(Complaint {
@@ -53,6 +58,9 @@ impl ClientWhitelist {
                         complain(why, true);
                         continue;
                     }
+                    if let Some(why) = doubt_client_pattern(pattern) {
+                        complain(why, false);
+                    }
                 }
                 Content::BrokenPattern(word, why) => {
                     complain(why.into(), false);
@@ -60,16 +68,20 @@ impl ClientWhitelist {
                 }
                 Content::Word(word) => match self.addresses.add(word, rank) {
                     Entered::Skipped(why) => {
+                        let why = match doubt_client_form(word) {
+                            Some(doubt) => format!("{why}: {doubt}"),
+                            None => why,
+                        };
                         complain(why, false);
                         continue;
                     }
                     Entered::Rule(warning) => {
-                        if let Some(why) = warning {
+                        if let Some(why) = doubt_client_form(word).or(warning) {
                             complain(why, false);
                         }
                     }
                     Entered::Name(warning) => {
-                        if let Some(why) = warning.or_else(|| doubt_name(word)) {
+                        if let Some(why) = warning.or_else(|| doubt_client_name(word)) {
                             complain(why, false);
                         }
                         self.add_name(word, rank);
@@ -123,19 +135,6 @@ impl ClientWhitelist {
     /// True if there is no rule.
     pub fn is_empty(&self) -> bool {
         self.source_lines.len() == 0
-    }
-}
-
-/// A warning about names that can match nothing real.
-fn doubt_name(name: &[u8]) -> Option<String> {
-    if name.contains(&b'*') {
-        Some("* is no wildcard here; a name without it matches its subdomains, too".into())
-    } else if name.starts_with(b".") {
-        Some(
-            "no client's name has an empty part; without the dot it matches subdomains, too".into(),
-        )
-    } else {
-        None
     }
 }
 

@@ -27,6 +27,15 @@ pub(super) enum Content<'a> {
     Blanks,
 }
 
+/// Takes off the mark that some editors put in front of UTF-8, and with which
+/// the first entry would match nothing; true if there was one.
+pub(in crate::policy) fn strip_mark(text: &[u8]) -> (&[u8], bool) {
+    match text.strip_prefix(b"\xef\xbb\xbf") {
+        Some(text) => (text, true),
+        None => (text, false),
+    }
+}
+
 /// The lines of a file which are not empty after the comment's removal.
 pub(super) fn read_lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
     let line = |(index, raw): (usize, _)| {
@@ -103,6 +112,15 @@ mod tests {
         let words = [(3, Content::Word(b"a.example")), (4, Content::Word(b"b"))];
         assert_eq!(read(text)[..2], words);
         assert_eq!(read(text)[2..], [(5, Content::Word(b"d"))]);
+    }
+
+    #[test]
+    fn a_mark_in_front_goes_once() {
+        assert_eq!(
+            strip_mark(b"\xef\xbb\xbf\xef\xbb\xbfa"),
+            (&b"\xef\xbb\xbfa"[..], true)
+        );
+        assert_eq!(strip_mark(b"a\xef\xbb\xbf"), (&b"a\xef\xbb\xbf"[..], false));
     }
 
     #[test]

@@ -9,6 +9,9 @@
 
 mod addresses;
 mod clients;
+#[cfg(test)]
+mod doubted;
+mod doubts;
 mod lines;
 mod patterns;
 mod perl;
@@ -19,6 +22,8 @@ mod recipients;
 mod scenarios;
 
 pub use clients::ClientWhitelist;
+pub(in crate::policy) use doubts::address_shape;
+pub(in crate::policy) use lines::strip_mark;
 pub use recipients::RecipientWhitelist;
 
 use std::fmt;
@@ -61,6 +66,17 @@ pub struct Complaint {
     /// True for a pattern that cannot be used: a reload keeps the old lists
     /// then. False for a mere warning.
     pub fatal: bool,
+}
+
+impl Complaint {
+    /// About the byte order mark in front of a file, on its first line.
+    pub(in crate::policy) fn of_mark(source: SourceLine) -> Self {
+        Complaint {
+            source,
+            why: "the byte order mark in front is taken off".into(),
+            fatal: false,
+        }
+    }
 }
 
 impl fmt::Display for Complaint {

@@ -1,6 +1,7 @@
 //! Whitelisted recipients.
 
-use super::lines::{Content, read_lines};
+use super::doubts::doubt_recipient;
+use super::lines::{Content, read_lines, strip_mark};
 use super::patterns::Patterns;
 use super::{Complaint, Rank, SourceLine, SourceLines, keep_first, suffixes, with_lower_case};
 use std::collections::HashMap;
@@ -33,6 +34,10 @@ impl RecipientWhitelist {
     pub fn add_file(&mut self, file: &str, text: &[u8]) -> Vec<Complaint> {
         let file: Rc<str> = file.into();
         let mut complaints = Vec::new();
+        let (text, has_mark) = strip_mark(text);
+        if has_mark {
+            complaints.push(Complaint::of_mark(SourceLine::new(&file, 1)));
+        }
         for line in read_lines(text) {
             let mut complain = |why: String, fatal| {
                 complaints.push(Complaint {
@@ -58,7 +63,7 @@ impl RecipientWhitelist {
                     self.add_word(word, rank);
                 }
                 Content::Word(word) => {
-                    if let Some(why) = doubt_word(word) {
+                    if let Some(why) = doubt_recipient(word) {
                         complain(why, false);
                     }
                     self.add_word(word, rank);
@@ -141,17 +146,6 @@ impl RecipientWhitelist {
 fn split_address(address: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = address.iter().position(|&octet| octet == b'@')?;
     Some((address.get(..at)?, address.get(at + 1..)?))
-}
-
-/// A warning about words that match less than they seem to.
-fn doubt_word(word: &[u8]) -> Option<String> {
-    if word.contains(&b'*') {
-        Some("* is no wildcard here; write user@ for any domain, or the domain for any user".into())
-    } else if word.starts_with(b"@") {
-        Some("matches an empty user alone; write the domain without @ for all its users".into())
-    } else {
-        None
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,13 @@
 //! `--s25r` in the running server: who passes, in which order the whitelists
 //! are asked, and what a reload does with a bad exceptions file.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../common/machine.rs"]
+mod machine;
+mod postmap;
+#[path = "../common/random.rs"]
+mod random;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -30,6 +36,7 @@ impl Server {
         command
             .current_dir(dir.path())
             .args(["--unix=socket", "--dbdir=.", "--workers=1", "--s25r", "-v"])
+            .arg("--sync=none")
             .args(["--whitelist-clients=clients", "--s25r-except=except"])
             .arg("--whitelist-recipients=recipients")
             .stdout(Stdio::null())
@@ -109,6 +116,9 @@ fn names_of_servers_pass_and_all_others_are_greylisted() {
         ("mx-1-2.example.com", "u@example.org", true),
         ("host-1-2.example.net", "u@example.org", false),
         ("unknown", "u@example.org", false),
+        ("192.0.2.1", "u@example.org", false),
+        ("[192.0.2.1]", "u@example.org", false),
+        ("2001:db8::7", "u@example.org", false),
         ("unknown", "postmaster@example.org", true),
         ("listed-1-2.example.net", "u@example.org", true),
     ] {
@@ -130,6 +140,22 @@ fn names_of_servers_pass_and_all_others_are_greylisted() {
     // --verbose: a line for each connection.
     let connections = log.matches(" CONNECT UNIX Socket\n").count();
     assert!(connections >= 7, "{log}");
+}
+
+#[test]
+fn an_address_is_looked_up_where_the_name_gives_nothing() {
+    let server = Server::start("/^192\\.0\\.2\\.1$/ OK\n/^waits/ 450 be patient\n/^asks/ DUNNO\n");
+    for (name, passes) in [
+        ("unknown", true),
+        ("[192.0.2.1]", true),
+        ("a1b2.example.com", true),
+        ("waits.example.com", false),
+        ("asks1-2.example.com", false),
+        ("asks.example.com", true),
+    ] {
+        let action = server.ask(name, "u@example.org");
+        assert_eq!(action == "action=DUNNO", passes, "{name}: {action}");
+    }
 }
 
 #[test]
