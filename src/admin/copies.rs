@@ -20,7 +20,7 @@ use crate::store::lmdb::claim::data_file;
 use crate::sys::files::{new_file, remove_if_there};
 use crate::sys::poll::{Interest, PollSet, Readiness};
 use crate::sys::process::{self, Side};
-use crate::sys::signals;
+use crate::sys::signals::{self, Blocked};
 
 /// How often the progress of a copy is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -45,8 +45,9 @@ pub fn backup(words: &Words) -> Result<(), Failure> {
     // rights of the server's user, so that this process can remove the file.
     let failed = |error: io::Error| Failure::file(&path, &error);
     let file = new_file(&path).map_err(failed)?;
-    let status = copy_in_child(&words.dbdir(), &path, &file).map_err(failed);
-    if status != Ok(0) {
+    let blocked = signals::block_all().map_err(failed)?;
+    let status = copy_in_child(&words.dbdir(), &path, &file, &blocked).map_err(failed);
+    if status != Ok(0) || blocked.is_ended() {
         remove_if_there(&path).map_err(failed)?;
     }
     match status? {
@@ -58,12 +59,11 @@ pub fn backup(words: &Words) -> Result<(), Failure> {
 
 /// Copies the database into a file in a child process, and returns its status.
 /// Signals reach the child alone until then.
-fn copy_in_child(dbdir: &Path, path: &Path, file: &File) -> io::Result<i32> {
-    let blocked = signals::block_all()?;
+fn copy_in_child(dbdir: &Path, path: &Path, file: &File, blocked: &Blocked) -> io::Result<i32> {
     match process::fork()? {
         Side::Parent(pid) => process::status_of(pid),
         Side::Child => {
-            drop(blocked);
+            blocked.lift();
             let copied = open_reader(dbdir).and_then(|mut store| copy(&mut store, path, file));
             std::process::exit(copied.map_or_else(|failure| failure.report(), |()| 0));
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::escape::escaped;
 use super::failure::Failure;
 use super::options::Id;
 use super::output::Output;
@@ -43,12 +44,30 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         }
     };
     let mut output = Output::new();
+    let text = one_line(&text);
     output.line(format!("POSTGREY {word} - {text} | time={seconds:.6}s"))?;
     output.finish()?;
     match status {
         0 => Ok(()),
         status => Err(Failure::new("", status)),
     }
+}
+
+/// What a monitor is told of a mistake in the command, or of standard output that takes
+/// nothing: never that all is well, and not what a status of 1 means.
+pub fn report(failure: &Failure) -> i32 {
+    if failure.message.is_empty() {
+        return failure.exit_code;
+    }
+    let why = one_line(&failure.message);
+    // It may be what cannot be written to.
+    let _ = writeln!(io::stdout(), "POSTGREY CRITICAL - {why}");
+    2
+}
+
+/// What others have written, in one line that has nothing of a monitor's own signs.
+fn one_line(text: &str) -> String {
+    escaped(text.as_bytes()).replace('|', "/")
 }
 
 fn judge(answer: &[u8], seconds: f64) -> (Judgement, String) {
@@ -75,8 +94,10 @@ fn place(words: &Words) -> Result<Listen, Failure> {
         (Some(path), None) => Ok(Listen::Unix(PathBuf::from(path))),
         (None, Some(address)) => values::inet(&address).map_err(|why| Failure::new(why, 2)),
         (None, None) => {
-            let first = server_options::settings(words)?.listen.into_iter().next();
-            first.ok_or_else(|| {
+            let listens = server_options::settings(words)?.listen;
+            // Port 0 lets the system choose, and nobody knows what.
+            let is_known = |listen: &Listen| !matches!(listen, Listen::Inet { port: 0, .. });
+            listens.into_iter().find(is_known).ok_or_else(|| {
                 Failure::error(
                     "no server has left an address: give --unix=PATH or --inet=[HOST:]PORT",
                 )
@@ -126,12 +147,33 @@ fn connect(place: &Listen) -> io::Result<Socket> {
     for address in &addresses {
         let domain = Domain::from(i32::from(address.family()));
         let socket = Socket::new(domain, Type::STREAM, None)?;
-        result = socket.connect_timeout(address, PATIENCE).map(|()| socket);
+        let connected = match place {
+            Listen::Unix(_) => connect_unix(&socket, address),
+            Listen::Inet { .. } => socket.connect_timeout(address, PATIENCE),
+        };
+        result = connected.map(|()| socket);
         if result.is_ok() {
             break;
         }
     }
     result
+}
+
+/// Connects to a UNIX socket, and waits for a place in its queue.
+fn connect_unix(socket: &Socket, address: &SockAddr) -> io::Result<()> {
+    let begun = Instant::now();
+    socket.set_nonblocking(true)?;
+    loop {
+        match socket.connect(address) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if begun.elapsed() >= PATIENCE {
+                    return Err(too_late());
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            connected => return connected.and_then(|()| socket.set_nonblocking(false)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! `restore`: a backup in the place of the database.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -10,9 +10,11 @@ use super::environment::{become_owner, open_file, server_of};
 use super::failure::Failure;
 use super::output::Output;
 use super::words::Words;
+use crate::store::lmdb::claim::restore_file;
 use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use crate::store::verify::verify_environment;
 use crate::sys::files::{new_file, remove_if_there};
+use crate::sys::lock::Claim;
 use crate::sys::process::{ChildResult, run_in_child};
 
 /// How long a session that commits is waited for.
@@ -22,14 +24,20 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 const LONGEST_READ: u32 = 3600;
 
 /// Copies the backup beside the database, verifies the copy, and puts it in place.
+/// All the while no server and no other restore can begin.
 pub fn run(words: &Words) -> Result<(), Failure> {
-    // With the caller's rights: he names a path of his own.
     let path = Path::new(OsStr::from_bytes(words.operand(0)));
-    let mut source: Box<dyn Read> = match words.operand(0) {
-        b"-" => Box::new(io::stdin()),
-        _ => Box::new(File::open(path).map_err(|error| Failure::file(path, &error))?),
-    };
     let dbdir = words.dbdir();
+    // With the caller's rights, since he names a path of his own; what lies beside the
+    // database is read with those of its owner, who could have put a link there.
+    let is_beside = fs::canonicalize(path).is_ok_and(|path| is_in(&path, &dbdir))
+        || path
+            .parent()
+            .is_some_and(|parent| is_in(&parent.join("x"), &dbdir));
+    if is_beside {
+        become_owner(&dbdir)?;
+    }
+    let mut source = open_source(path)?;
     become_owner(&dbdir)?;
     let mut store = LmdbStore::new(LmdbOptions {
         dir: dbdir.clone(),
@@ -37,13 +45,16 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         purpose: Purpose::WriteFlushed,
         patience: PATIENCE,
     });
-    if let Some(pid) = server_of(&store)? {
+    let lock = store.lock();
+    let taken = lock.try_lock(Claim::Daemon);
+    if !taken.map_err(|error| Failure::file(lock.path(), &error))? {
+        let pid = server_of(&store)?.unwrap_or_default();
         let why = format!("a server runs (process {pid}): stop it first");
         return Err(Failure::error(why));
     }
-    let part = dbdir.join("data.mdb.restore");
-    let restored = copy(&mut source, &part)
-        .and_then(|()| verified(&part))
+    let part = restore_file(&dbdir);
+    let restored = copy(&mut *source, path, &part)
+        .and_then(|()| verified(&part, path))
         .and_then(|records| Ok((records, store.restore(&part)?)));
     let (records, kept) = match restored {
         Ok(restored) => restored,
@@ -60,18 +71,49 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     output.finish()
 }
 
-fn copy(source: &mut dyn Read, part: &Path) -> Result<(), Failure> {
+/// True if a path lies in the directory itself.
+fn is_in(path: &Path, dir: &Path) -> bool {
+    let parent = path
+        .parent()
+        .and_then(|parent| fs::canonicalize(parent).ok());
+    parent.is_some() && parent == fs::canonicalize(dir).ok()
+}
+
+fn open_source(path: &Path) -> Result<Box<dyn Read>, Failure> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin()));
+    }
+    let failed = |error: io::Error| Failure::file(path, &error);
+    let file = File::open(path).map_err(failed)?;
+    match file.metadata().map_err(failed)?.is_dir() {
+        true => Err(Failure::error(format!(
+            "{}: Is a directory",
+            path.display()
+        ))),
+        false => Ok(Box::new(file)),
+    }
+}
+
+fn copy(source: &mut dyn Read, path: &Path, part: &Path) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::file(part, &error);
     // Of a run that was killed: nobody uses it.
     remove_if_there(part).map_err(failed)?;
     let mut file = new_file(part).map_err(failed)?;
-    io::copy(source, &mut file).map_err(failed)?;
-    file.sync_all().map_err(failed)
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let length = match source.read(&mut buffer) {
+            Ok(0) => return file.sync_all().map_err(failed),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            length => length.map_err(|error| Failure::file(path, &error))?,
+        };
+        file.write_all(&buffer[..length]).map_err(failed)?;
+    }
 }
 
 /// Reads the whole copy in a process of its own, which may die of it. How many
 /// records there are.
-fn verified(part: &Path) -> Result<String, Failure> {
+fn verified(part: &Path, path: &Path) -> Result<String, Failure> {
+    let (part_text, path_text) = (part.display().to_string(), path.display().to_string());
     let read = || {
         let mut store = open_file(part).map_err(|failure| failure.message)?;
         let records = verify_environment(&mut store);
@@ -79,11 +121,11 @@ fn verified(part: &Path) -> Result<String, Failure> {
             .map(|records| records.to_string())
             .map_err(|error| format!("ERROR: {error}"))
     };
-    let damaged = || format!("ERROR: damaged: {}: reading it has failed", part.display());
+    let damaged = || format!("ERROR: damaged: {path_text}: reading it has failed");
     match run_in_child(LONGEST_READ, read) {
         Ok(ChildResult::Ok(records)) => Ok(records),
         Ok(ChildResult::Err(why)) if why.is_empty() => Err(Failure::no(damaged())),
-        Ok(ChildResult::Err(why)) => Err(Failure::no(why)),
+        Ok(ChildResult::Err(why)) => Err(Failure::no(why.replace(&part_text, &path_text))),
         Ok(ChildResult::Crashed(_)) => Err(Failure::no(damaged())),
         Err(error) => Err(Failure::error(format!("cannot verify: {error}"))),
     }

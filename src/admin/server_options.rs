@@ -3,6 +3,8 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::{self, ErrorKind, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -13,6 +15,7 @@ use super::failure::Failure;
 use super::options::Id;
 use super::output::Output;
 use super::words::Words;
+use crate::config::paths::is_local_file;
 use crate::config::settings::Settings;
 use crate::config::{self, Invocation, print_config, saved};
 use crate::store::lmdb::LmdbStore;
@@ -29,10 +32,9 @@ pub fn settings(words: &Words) -> Result<Settings, Failure> {
     let mut settings = parse(&left, words.server_options()).map_err(|failure| {
         // Those of the caller alone were read before.
         let path = saved::path(&dbdir);
-        Failure::new(
-            format!("{}: {}", path.display(), failure.message),
-            failure.exit_code,
-        )
+        let why = escaped(failure.message.as_bytes());
+        let message = format!("{}: {why} (--defaults does without)", path.display());
+        Failure::new(message, failure.exit_code)
     })?;
     settings.dbdir = dbdir;
     if words.has(Id::Verbose) {
@@ -60,7 +62,8 @@ fn read(dbdir: &Path) -> Option<Vec<u8>> {
 
 /// The settings that these options make, of which the second ones beat the first.
 pub fn parse(left: &[OsString], over: &[OsString]) -> Result<Settings, Failure> {
-    let refused = |error: config::ConfigError| Failure::new(error.message, error.exit_code);
+    // 255 is the server's, for addresses.
+    let refused = |error: config::ConfigError| Failure::new(error.message, error.exit_code.min(2));
     match config::parse_over(left, over).map_err(refused)? {
         Invocation::PrintConfig(settings) => match &settings.ignored_words {
             Some(ignored) => Err(Failure::usage(format!("ERROR: {ignored}"))),
@@ -85,9 +88,11 @@ pub fn warn_of_changed_lists(settings: &Settings) {
         &settings.s25r_except,
     ];
     for path in lists.into_iter().flatten() {
-        if let Ok(found) = fs::metadata(path)
-            && (found.ctime(), found.ctime_nsec()) > read_at
-        {
+        let is_changed = match fs::metadata(path) {
+            Ok(found) => (found.ctime(), found.ctime_nsec()) > read_at,
+            Err(error) => error.kind() == ErrorKind::NotFound && !is_local_file(path.as_os_str()),
+        };
+        if is_changed {
             complain(&format!(
                 "{} was changed after the server has read it: the server goes by what was \
                  there until it reads the file again (kill -HUP {pid})",
@@ -114,6 +119,12 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         );
     }
     let mut output = Output::new();
-    output.write(&content)?;
+    if !io::stdout().is_terminal() {
+        output.write(&content)?;
+        return output.finish();
+    }
+    for word in saved::words(&content) {
+        output.line(escaped(word.as_bytes()))?;
+    }
     output.finish()
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::print_config;
 use super::settings::Settings;
-use crate::sys::files::replace_file;
+use crate::sys::files::{remove_if_there, replace_file};
 
 /// The name of the file.
 pub const FILE: &str = "postgrey.options";
@@ -42,9 +42,7 @@ pub fn read(dbdir: &Path) -> io::Result<Option<Vec<u8>>> {
         file => file?,
     };
     let mut content = Vec::new();
-    if file.metadata()?.is_file() {
-        file.take(MOST_OCTETS).read_to_end(&mut content)?;
-    }
+    file.take(MOST_OCTETS).read_to_end(&mut content)?;
     Ok(Some(content))
 }
 
@@ -56,10 +54,21 @@ pub fn written_at(dbdir: &Path) -> io::Result<(i64, i64)> {
 }
 
 fn open(dbdir: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path(dbdir))
+        .open(path(dbdir))?;
+    let metadata = file.metadata()?;
+    // A second name could be that of a file which only root may read.
+    match metadata.is_file() && metadata.nlink() == 1 {
+        true => Ok(file),
+        false => Err(io::Error::other("not a regular file with one name")),
+    }
+}
+
+/// Removes the file: better none than one that is not true.
+pub fn remove(dbdir: &Path) -> io::Result<()> {
+    remove_if_there(&path(dbdir))
 }
 
 /// The words of a file's content.
@@ -100,6 +109,10 @@ mod tests {
     fn what_is_no_file_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc/passwd", path(dir.path())).unwrap();
+        assert!(read(dir.path()).is_err());
+        std::fs::remove_file(path(dir.path())).unwrap();
+        std::fs::write(dir.path().join("other"), "--delay=1\n").unwrap();
+        std::fs::hard_link(dir.path().join("other"), path(dir.path())).unwrap();
         assert!(read(dir.path()).is_err());
     }
 }

@@ -81,7 +81,9 @@ impl Typed {
         self.given.retain(|(id, _)| !is_beaten(*id));
         self.given.extend(over.given);
         self.complaints.extend(over.complaints);
-        self.rest = over.rest;
+        if !over.rest.is_empty() {
+            self.rest = over.rest;
+        }
         self
     }
 

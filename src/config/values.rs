@@ -132,7 +132,8 @@ pub fn workers(value: &OsStr) -> Result<usize, String> {
 /// `--db-size`: octets, or with K, M or G, 1 MiB or more.
 pub fn db_size(value: &OsStr) -> Result<usize, String> {
     let wrong = || {
-        "ERROR: --db-size must be a number of octets, or a number with K, M or G, and at least 1M"
+        "ERROR: --db-size must be a number of octets, or a number with K, M or G, at least 1M \
+         and at most 65536G"
             .to_owned()
     };
     let text = value.to_str().ok_or_else(wrong)?;
@@ -150,8 +151,10 @@ pub fn db_size(value: &OsStr) -> Result<usize, String> {
         .ok()
         .and_then(|number| number.checked_mul(unit))
         .ok_or_else(wrong)?;
-    // No object is larger than isize::MAX.
-    if octets < 1 << 20 || isize::try_from(octets).is_err() {
+    // No object is larger than isize::MAX, and no system has addresses for more than
+    // half of 2^47 octets beside the program.
+    let most = isize::MAX as u64;
+    if octets < 1 << 20 || octets as u64 > most.min(1 << 46) {
         return Err(wrong());
     }
     Ok(octets)

@@ -1,8 +1,9 @@
 //! Reads the whitelist files that the settings name, and the exceptions of
 //! S25R with them: all of it is read at the start and again at HUP.
 
-use std::fs;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::paths::is_local_file;
@@ -81,7 +82,7 @@ fn read_file(
     problems: &mut Vec<Problem>,
     add: impl FnOnce(&str, &[u8]) -> Vec<Complaint>,
 ) {
-    match fs::read(file) {
+    match read_text(file) {
         Ok(text) => {
             let complaints = add(&file.display().to_string(), &text);
             problems.extend(complaints.into_iter().map(Problem::from));
@@ -93,6 +94,23 @@ fn read_file(
             is_fatal: true,
         }),
     }
+}
+
+/// A regular file, or a device such as /dev/null: a FIFO would hold up whoever reads
+/// it for ever.
+fn read_text(file: &Path) -> io::Result<Vec<u8>> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(file)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_fifo() || kind.is_socket() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(text)
 }
 
 impl From<Complaint> for Problem {

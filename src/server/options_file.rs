@@ -34,6 +34,8 @@ fn try_for_session(settings: &Settings, lock: &LockFile) -> io::Result<()> {
 
 fn complain_of_failure(settings: &Settings, written: io::Result<()>, log: &Log) {
     if let Err(error) = written {
+        // Those of another server would be taken for ours.
+        let _ = saved::remove(&settings.dbdir);
         let (path, reason) = (saved::path(&settings.dbdir), describe(&error));
         let line = format!(
             "cannot write the options for postgreyctl to {}: {reason}",

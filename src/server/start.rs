@@ -6,7 +6,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -27,10 +27,11 @@ use crate::config::{VERSION, paths};
 use crate::log::{Level, Log, Sinks, report_panics_to_syslog};
 use crate::policy::record::Database;
 use crate::store::berkeley::old_berkeley_files;
-use crate::store::lmdb::claim::{is_marked, lock_file};
+use crate::store::lmdb::claim::{data_file, is_marked, lock_file, restore_file};
 use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use crate::store::{ErrorKind, Store, StoreError};
 use crate::sys::errors::describe;
+use crate::sys::files::remove_if_there;
 use crate::sys::lock::{Claim, LockFile};
 use crate::sys::process::{self, ChildResult, Identity};
 use crate::sys::syslog;
@@ -122,18 +123,34 @@ pub(super) fn find_identity(settings: &Settings) -> Result<Identity, StartError>
     Ok(identity)
 }
 
-/// What makes a directory of the database that this user can use out of what is
-/// there; empty if it is not that.
+/// What to do so that this user can use the directory of the database and what is in
+/// it, as the end of a message; empty if it is not that.
 pub(super) fn advice_for_dbdir(dbdir: &Path, identity: &Identity) -> String {
-    let dir = dbdir.display();
     let group = Group::from_gid(identity.gid).ok().flatten();
     let group = group.map_or_else(|| identity.gid.to_string(), |group| group.name);
-    let chown = format!("chown {}:{group} {dir}", identity.name);
-    match access(dbdir, AccessFlags::W_OK | AccessFlags::X_OK) {
-        Err(nix::Error::ENOENT) => format!(": mkdir -m 0700 {dir} && {chown}"),
-        Err(nix::Error::EACCES) => format!(": {chown}"),
-        _ => String::new(),
+    let chown = |path: &Path| format!("chown {}:{group} {}", identity.name, path.display());
+    match std::fs::symlink_metadata(dbdir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let dir = dbdir.display();
+            return format!(": mkdir -m 0700 {dir} && {}", chown(dbdir));
+        }
+        _ if !dbdir.is_dir() => return String::new(),
+        _ => {}
     }
+    let is_refused = |path: &Path, flags| access(path, flags) == Err(nix::Error::EACCES);
+    if is_refused(dbdir, AccessFlags::W_OK | AccessFlags::X_OK) {
+        return format!(": {}", chown(dbdir));
+    }
+    let files = files_to_write(dbdir);
+    let refused = files
+        .iter()
+        .find(|path| is_refused(path, AccessFlags::R_OK | AccessFlags::W_OK));
+    refused.map_or_else(String::new, |path| format!(": {}", chown(path)))
+}
+
+/// The files that a server has to write, if they are there.
+pub(super) fn files_to_write(dbdir: &Path) -> [PathBuf; 3] {
+    [data_file(dbdir), dbdir.join("lock.mdb"), lock_file(dbdir)]
 }
 
 /// Makes sure that no other daemon uses the directory.
@@ -150,6 +167,8 @@ fn take_daemon_lock(settings: &Settings, identity: &Identity) -> Result<LockFile
     let lock = LockFile::new(path.clone(), 0o600);
     give_to(lock.file().map_err(fail)?, identity).map_err(fail)?;
     if lock.try_lock(Claim::Daemon).map_err(fail)? {
+        // Of a restore that was killed: one that goes on has this lock.
+        let _ = remove_if_there(&restore_file(&settings.dbdir));
         return Ok(lock);
     }
     let holder = lock.holder(Claim::Daemon).ok().flatten();

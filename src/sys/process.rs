@@ -106,13 +106,16 @@ pub enum ChildResult {
     Crashed(String),
 }
 
-/// Waits for the end of a child: its status; 1 if a signal ended it.
+/// Waits for the end of a child: its status; an error if a signal ended it.
 pub fn status_of(pid: Pid) -> io::Result<i32> {
     loop {
         match waitpid(pid, None) {
             Err(nix::Error::EINTR) => {}
             Ok(WaitStatus::Exited(_, status)) => return Ok(status),
-            Ok(_) => return Ok(1),
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                return Err(io::Error::other(format!("ended by signal {signal}")));
+            }
+            Ok(_) => {}
             Err(error) => return Err(error.into()),
         }
     }

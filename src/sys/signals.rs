@@ -91,9 +91,30 @@ pub fn block_all() -> io::Result<Blocked> {
     Ok(Blocked(before))
 }
 
-impl Drop for Blocked {
-    fn drop(&mut self) {
+impl Blocked {
+    /// Holds back no more than before.
+    pub fn lift(&self) {
         // It cannot fail: the mask is one the system gave us.
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None);
+    }
+
+    /// True if a signal waits that would end this process.
+    pub fn is_ended(&self) -> bool {
+        let mut pending = SigSet::empty();
+        // SAFETY: the call fills a set, and SigSet is nothing but one (repr(transparent)).
+        let filled = unsafe { libc::sigpending(&raw mut pending as *mut libc::sigset_t) } == 0;
+        let ends = [
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGQUIT,
+        ];
+        filled && ends.into_iter().any(|signal| pending.contains(signal))
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        self.lift();
     }
 }

@@ -122,3 +122,43 @@ fn a_session_answers_for_itself() {
     let told = ctl(&db, &["ping"]).failed(2);
     assert!(told.contains("no server has left an address"), "{told}");
 }
+
+#[test]
+fn a_mistake_is_critical_and_said_in_the_same_form() {
+    let dir = tempfile::tempdir().unwrap();
+    for words in [
+        &["ping", "--bogus"][..],
+        &["ping", "extra"],
+        &["ping", "--inet="],
+        &["ping", "--inet=foo"],
+        &["ping", "--unix=/a", "--inet=1"],
+        &["ping"],
+    ] {
+        let ran = ctl(dir.path(), words);
+        assert_eq!(ran.status, 2, "{words:?}");
+        assert!(ran.text().starts_with("POSTGREY CRITICAL - "), "{ran:?}");
+        assert_eq!(ran.text().lines().count(), 1);
+    }
+}
+
+#[test]
+fn what_strangers_answer_is_shown_in_one_line() {
+    use std::io::{Read, Write};
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let stranger = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut octets = [0; 64];
+        let _ = stream.read(&mut octets).unwrap();
+        stream
+            .write_all(b"ping=trouble: a\x1b[2Jb | time=0s\nc\n\n")
+            .unwrap();
+    });
+    let option = format!("--unix={}", socket.display());
+    let ran = ctl(dir.path(), &["ping", &option]);
+    stranger.join().unwrap();
+    let said = ran.text();
+    assert_eq!((ran.status, said.lines().count()), (1, 1), "{said}");
+    assert!(said.contains("a\\1b[2Jb / time=0s\\0ac | time="), "{said}");
+}

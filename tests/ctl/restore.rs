@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, chown};
 use postgrey::policy::record::Database;
 
 use super::common_server::{Server, is_root, nobody, skip, spawn, test_dir, wait_until};
@@ -183,4 +183,91 @@ fn a_backup_that_fails_leaves_no_file() {
     wait_until("no child is left", || {
         super::common_server::children_of(parent).is_empty()
     });
+}
+
+#[test]
+fn a_restore_keeps_others_off_to_its_end() {
+    let dir = test_dir();
+    let db = dir.path().join("db");
+    let file = backup(dir.path());
+    ctl(&db, &["restore", file.to_str().unwrap()]).ok();
+    // One that waits for its input.
+    let mut first = Command::new(env!("CARGO_BIN_EXE_postgreyctl"))
+        .arg(format!("--dbdir={}", db.display()))
+        .args(["restore", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("it has begun", || db.join("data.mdb.restore").exists());
+    let said = ctl(&db, &["restore", file.to_str().unwrap()]).failed(2);
+    assert!(
+        said.contains(&format!("(process {})", first.id())),
+        "{said}"
+    );
+    use std::io::Write;
+    first
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(&fs::read(&file).unwrap())
+        .unwrap();
+    assert!(first.wait().unwrap().success());
+    assert_eq!(keys_of(&db, Database::Clients), [b"192.0.2.1"]);
+}
+
+#[test]
+fn what_a_killed_restore_has_left_goes_at_the_next_start() {
+    let dir = test_dir();
+    let left = dir.path().join("db/data.mdb.restore");
+    fs::write(&left, "half").unwrap();
+    super::common_server::give_to_server(&left);
+    let _server = Server::start(dir.path(), &[]);
+    assert!(!left.exists());
+}
+
+/// The user of the server could have put a link to a file of root's there.
+#[test]
+fn a_backup_beside_the_database_is_read_with_the_rights_of_its_owner() {
+    let dir = test_dir();
+    let db = dir.path().join("db");
+    if !is_root() {
+        return skip("root", "a link to a file that only root may read");
+    }
+    let file = backup(dir.path());
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let link = db.join("data.mdb.replaced");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let said = ctl(&db, &["restore", link.to_str().unwrap()]).failed(2);
+    assert!(
+        said.contains("data.mdb.replaced: Permission denied"),
+        "{said}"
+    );
+    // The administrator's own words are his.
+    let link = dir.path().join("latest.mdb");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    ctl(&db, &["restore", link.to_str().unwrap()]).ok();
+    // Also over a database that came as root's.
+    chown(
+        &db.join("data.mdb"),
+        Some(nix::unistd::Uid::from_raw(0)),
+        None,
+    )
+    .unwrap();
+    ctl(&db, &["restore", link.to_str().unwrap()]).ok();
+    assert!(db.join("data.mdb.replaced").exists());
+    // A directory in its place is set aside.
+    fs::remove_file(db.join("data.mdb")).unwrap();
+    fs::create_dir(db.join("data.mdb")).unwrap();
+    let said = ctl(&db, &["restore", link.to_str().unwrap()]).ok();
+    assert!(
+        said.contains("is kept as ") && said.contains("data.mdb.damaged"),
+        "{said}"
+    );
+    assert!(db.join("data.mdb.replaced").exists());
+    let said = ctl(&db, &["restore", dir.path().to_str().unwrap()]).failed(2);
+    assert_eq!(
+        said,
+        format!("ERROR: {}: Is a directory\n", dir.path().display())
+    );
 }

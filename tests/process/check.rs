@@ -50,9 +50,22 @@ fn a_running_server_is_no_obstacle_for_its_own_options() {
     let own = [inet.as_str(), pid_file.as_str()];
     let mut server = Server::start(dir.path(), &[&unix, own[0], own[1]]);
     assert_eq!(check(dir.path(), &own), (Some(0), String::new()));
+    // However they are written.
+    let dotted = format!("--unix={}", dir.path().join("db/../run/s").display());
+    let mut all = common_options(dir.path());
+    all.extend([
+        dotted.into(),
+        format!("--inet=localhost:{port}").into(),
+        "--check".into(),
+    ]);
+    let (status, said) = run(&all);
+    assert_eq!(
+        (status, said.lines().any(|line| line.contains("in use"))),
+        (Some(0), false)
+    );
     // For another directory they are somebody else's.
     let other = test_dir();
-    let (status, said) = check(other.path(), &[&own[..], &[&unix]].concat());
+    let (status, said) = check(other.path(), &[&inet, &unix]);
     assert_eq!(status, Some(1), "{said}");
     for line in [
         format!("--inet: 127.0.0.1:{port}: in use by another program"),
@@ -60,14 +73,26 @@ fn a_running_server_is_no_obstacle_for_its_own_options() {
             "--unix: {}: in use by another program",
             dir.path().join("run/s").display()
         ),
-        format!(
-            "--pidfile: {}: another server uses it (process {})",
-            dir.path().join("run/pid").display(),
-            server.pid()
-        ),
     ] {
         assert!(said.lines().any(|found| found == line), "{line}\n{said}");
     }
+    // But one that the pid file names is about to be stopped.
+    let (status, said) = check(other.path(), &own);
+    assert_eq!(status, Some(0), "{said}");
+    for line in [
+        format!(
+            "note: --pidfile: {}: process {} runs with it",
+            dir.path().join("run/pid").display(),
+            server.pid()
+        ),
+        format!("note: --inet: 127.0.0.1:{port}: in use, by the server that runs perhaps"),
+    ] {
+        assert!(said.lines().any(|found| found == line), "{line}\n{said}");
+    }
+    // Workers whose master was killed are waited for, as by a start.
+    server.kill_master();
+    assert_eq!(check(dir.path(), &own).0, Some(0));
+    server.start_again();
     server.stop();
     assert_eq!(check(dir.path(), &own), (Some(0), String::new()));
 }
@@ -231,4 +256,103 @@ fn a_word_that_takes_options_along_is_told_and_survived() {
     assert!(spawned.client.ask(&[]).starts_with("DEFER"));
     drop(spawned.client);
     spawned.child.wait().unwrap();
+}
+
+#[test]
+fn addresses_that_are_the_same_are_told() {
+    let dir = test_dir();
+    let port = crate::server::free_port();
+    for other in [
+        format!("--inet=localhost:{port}"),
+        format!("--inet=127.0.0.1:{port}"),
+    ] {
+        let inet = format!("--inet=127.0.0.1:{port}");
+        let (status, said) = check(dir.path(), &[&inet, &other]);
+        assert_eq!(status, Some(1));
+        assert!(said.contains(&format!("{port} is given twice")), "{said}");
+    }
+    // The system chooses two.
+    let any = "--inet=127.0.0.1:0";
+    assert_eq!(check(dir.path(), &[any, any]), (Some(0), String::new()));
+    let many = vec![any; 65];
+    let (status, said) = check(dir.path(), &many);
+    assert_eq!(
+        (status, said.as_str()),
+        (Some(1), "more than 64 addresses to listen on\n")
+    );
+}
+
+#[test]
+fn files_that_the_user_cannot_write_are_told_with_what_to_do() {
+    let dir = test_dir();
+    if !is_root() {
+        return crate::server::skip("root", "files of root's in a directory of postgrey's");
+    }
+    let db = dir.path().join("db");
+    let mut server = Server::start(dir.path(), &[]);
+    assert!(server.connect().ask(&[]).starts_with("DEFER"));
+    server.stop();
+    for name in ["data.mdb", "lock.mdb"] {
+        let file = db.join(name);
+        chown(&file, Some(nix::unistd::Uid::from_raw(0)), None).unwrap();
+        let (status, said) = check(dir.path(), &[]);
+        let expected = format!(
+            "--dbdir: {0}: Permission denied: chown nobody:",
+            file.display()
+        );
+        assert_eq!(status, Some(1));
+        assert!(said.starts_with(&expected) && said.contains(name), "{said}");
+        let (status, said) = run(&options(dir.path(), &[]));
+        assert_eq!(status, Some(2));
+        let advice = "Permission denied: chown nobody:";
+        assert!(
+            said.contains(advice) && said.trim_end().ends_with(name),
+            "{said}"
+        );
+        give_to_server(&file);
+    }
+    let lock = db.join("postgrey.lock");
+    fs::hard_link(&lock, db.join("other")).unwrap();
+    let (status, said) = check(dir.path(), &[]);
+    assert_eq!(status, Some(1));
+    assert!(
+        said.contains("postgrey.lock: it has another name"),
+        "{said}"
+    );
+    fs::remove_file(db.join("other")).unwrap();
+    // A plain file is no directory, whoever owns it.
+    let plain = dir.path().join("plain");
+    fs::write(&plain, "").unwrap();
+    let (status, said) = check(dir.path(), &[&format!("--dbdir={}", plain.display())]);
+    let expected = format!("--dbdir: {}: Not a directory\n", plain.display());
+    assert_eq!((status, said), (Some(1), expected));
+}
+
+#[test]
+fn a_data_file_that_is_a_link_to_nothing_stays() {
+    let dir = test_dir();
+    let data = dir.path().join("db/data.mdb");
+    std::os::unix::fs::symlink("/nowhere/data.mdb", &data).unwrap();
+    let (status, said) = check(dir.path(), &[]);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("data.mdb: a link to nothing"), "{said}");
+    for _ in 0..2 {
+        assert_eq!(run(&options(dir.path(), &[])).0, Some(2));
+        assert!(fs::symlink_metadata(&data).unwrap().is_symlink());
+    }
+}
+
+#[test]
+fn a_fifo_among_the_lists_holds_nobody_up() {
+    let dir = test_dir();
+    let list = dir.path().join("list");
+    nix::unistd::mkfifo(&list, nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+    let option = format!("--whitelist-recipients={}", list.display());
+    let (status, said) = check(dir.path(), &[&option]);
+    let expected = format!("note: can't open {}: not a regular file\n", list.display());
+    assert_eq!((status, said), (Some(0), expected));
+    let mut server = Server::start(dir.path(), &[&option]);
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    server.wait_for_log("whitelists not reloaded", 1);
+    assert!(server.stop().success());
 }

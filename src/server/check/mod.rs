@@ -11,13 +11,14 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
 
-use super::start::{advice_for_dbdir, find_identity};
+use super::start::{advice_for_dbdir, files_to_write, find_identity};
 use crate::config::settings::Settings;
 use crate::config::whitelists;
 use crate::store::ErrorKind;
 use crate::store::lmdb::claim::{data_file, is_marked, lock_file};
 use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use crate::sys::errors::describe;
+use crate::sys::files::is_disk_full;
 use crate::sys::lock::{Claim, LockFile};
 use crate::sys::process::{self, ChildResult, Identity};
 
@@ -48,8 +49,8 @@ pub fn check(settings: &Settings) -> Findings {
     let mut findings = Findings::default();
     let server = running_server(&settings.dbdir);
     if !settings.spawn {
-        sockets::check(settings, server, &mut findings);
-        check_pid_file(settings, server, &mut findings);
+        let pid_file_is_held = check_pid_file(settings, server, &mut findings);
+        sockets::check(settings, server, pid_file_is_held, &mut findings);
     }
     let identity = become_user(settings, &mut findings);
     let dbdir_is_usable = check_dbdir(&settings.dbdir, &identity, &mut findings);
@@ -106,31 +107,30 @@ fn become_user(settings: &Settings, findings: &mut Findings) -> Identity {
     })
 }
 
-/// A pid file that another server holds, or that cannot be made.
-fn check_pid_file(settings: &Settings, server: Option<i32>, findings: &mut Findings) {
+/// A pid file that cannot be made, or written. True if a server holds it: whoever asks
+/// is about to stop that, or will hear of it at the start.
+fn check_pid_file(settings: &Settings, server: Option<i32>, findings: &mut Findings) -> bool {
     let Some(path) = &settings.pidfile else {
-        return;
+        return false;
     };
-    if let Err(why) = may_write_beside(path) {
-        return findings.problem(format!("--pidfile: {why}"));
-    }
     if fs::symlink_metadata(path).is_err() {
-        return;
+        if let Err(why) = may_write_beside(path) {
+            findings.problem(format!("--pidfile: {why}"));
+        }
+        return false;
     }
+    let shown = path.display();
     match LockFile::new(path.clone(), 0o644).holder(Claim::Daemon) {
-        Ok(holder) if holder.is_none() || holder == server => {}
+        Ok(None) => false,
+        Ok(holder) if holder == server => true,
         Ok(holder) => {
-            let (path, pid) = (path.display(), holder.unwrap_or_default());
-            findings.problem(format!(
-                "--pidfile: {path}: another server uses it (process {pid})"
-            ));
+            let pid = holder.unwrap_or_default();
+            findings.note(format!("--pidfile: {shown}: process {pid} runs with it"));
+            true
         }
         Err(error) => {
-            findings.problem(format!(
-                "--pidfile: {}: {}",
-                path.display(),
-                describe(&error)
-            ));
+            findings.problem(format!("--pidfile: {shown}: {}", describe(&error)));
+            false
         }
     }
 }
@@ -161,12 +161,49 @@ fn may_write_in(directory: &Path) -> Result<(), String> {
     }
 }
 
+/// Whether a file of the server can be opened by it, if it is there.
+fn may_write_file(file: &Path) -> Result<(), String> {
+    let refused = |why: &str| Err(format!("{}: {why}", file.display()));
+    match fs::symlink_metadata(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return refused(&describe(&error)),
+        Ok(found) if found.is_symlink() && fs::metadata(file).is_err() => {
+            return refused("a link to nothing");
+        }
+        // Of data.mdb whatever is no file is set aside.
+        Ok(found) if !found.is_file() && !file.ends_with("data.mdb") => {
+            return refused("not a regular file");
+        }
+        Ok(found) if found.nlink() > 1 && file.ends_with("postgrey.lock") => {
+            return refused("it has another name");
+        }
+        Ok(_) => {}
+    }
+    match access(file, AccessFlags::R_OK | AccessFlags::W_OK) {
+        Ok(()) => Ok(()),
+        Err(error) => refused(error.desc()),
+    }
+}
+
 /// True if it can be used.
 fn check_dbdir(dbdir: &Path, identity: &Identity, findings: &mut Findings) -> bool {
     if let Err(why) = may_write_in(dbdir) {
         let advice = advice_for_dbdir(dbdir, identity);
         findings.problem(format!("--dbdir: {why}{advice}"));
         return false;
+    }
+    for file in files_to_write(dbdir) {
+        if let Err(why) = may_write_file(&file) {
+            let advice = advice_for_dbdir(dbdir, identity);
+            findings.problem(format!("--dbdir: {why}{advice}"));
+        }
+    }
+    if is_disk_full(dbdir) {
+        let text = format!("--dbdir: {}: the disk is full", dbdir.display());
+        match fs::symlink_metadata(data_file(dbdir)) {
+            Ok(_) => findings.note(text),
+            Err(_) => findings.problem(text),
+        }
     }
     let mode = fs::metadata(dbdir).map_or(0, |found| found.mode());
     if mode & 0o007 != 0 {

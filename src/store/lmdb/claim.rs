@@ -59,6 +59,11 @@ fn reader_file(dir: &Path) -> PathBuf {
     dir.join("lock.mdb")
 }
 
+/// A backup on its way into the place of the database.
+pub fn restore_file(dir: &Path) -> PathBuf {
+    dir.join("data.mdb.restore")
+}
+
 fn next_file(dir: &Path) -> PathBuf {
     dir.join("data.mdb.next")
 }
@@ -284,24 +289,21 @@ pub(crate) fn drop_reader_file(dir: &Path) -> io::Result<()> {
 
 /// Puts a flushed file in the place of the database. Under the claim.
 pub fn put_in_place(part: &Path, dir: &Path) -> io::Result<()> {
+    put_in_place_keeping(part, dir, None)
+}
+
+/// The same, and gives what was there another name. Under the claim.
+pub(super) fn put_in_place_keeping(part: &Path, dir: &Path, kept: Option<&Path>) -> io::Result<()> {
     fs::rename(part, next_file(dir))?;
     flush_names(dir)?;
     remove_if_there(&reader_file(dir))?;
     flush_names(dir)?;
+    if let Some(kept) = kept {
+        // After a kill -9 here `settle` gives the new file its name.
+        fs::rename(data_file(dir), kept)?;
+    }
     fs::rename(next_file(dir), data_file(dir))?;
     flush_names(dir)
-}
-
-/// Gives what is about to be replaced a second name, which is returned; `None` if
-/// there is nothing. Under the claim.
-pub(crate) fn keep_replaced(dir: &Path) -> io::Result<Option<PathBuf>> {
-    end_replacement(dir)?;
-    let kept = dir.join("data.mdb.replaced");
-    remove_if_there(&kept)?;
-    match fs::hard_link(data_file(dir), &kept) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        linked => linked.map(|()| Some(kept)),
-    }
 }
 
 /// Gives what lies in the place of the database another name, which is

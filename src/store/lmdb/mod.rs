@@ -192,12 +192,14 @@ impl LmdbStore {
             let why = "there is no database yet";
             return Err(StoreError::new(ErrorKind::Busy, "stat", dir, why));
         }
-        let is_new = is_claimed && Identity::of(dir).data.is_none();
+        let data_file = claim::data_file(dir);
+        // A link to nothing is not ours to remove.
+        let is_new = is_claimed && std::fs::symlink_metadata(&data_file).is_err();
         let opened = OpenEnvironment::open(dir, purpose, self.options.map_size);
         if is_new && opened.is_err() {
             // Half a file would be taken for a damaged one. If it cannot be
             // removed, it is.
-            let _ = remove_if_there(&claim::data_file(dir));
+            let _ = remove_if_there(&data_file);
         }
         let open = opened?;
         if is_new {

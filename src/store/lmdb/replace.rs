@@ -1,5 +1,6 @@
 //! Other files in the place of the database: what compact and restore have in common.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ impl LmdbStore {
         self.prepare()?;
         self.put_in_place(|store| {
             store.refuse_company()?;
-            make(store)
+            Ok((make(store)?, None))
         })
     }
 
@@ -30,20 +31,31 @@ impl LmdbStore {
     /// commit.
     pub fn restore(&mut self, part: &Path) -> Result<Option<PathBuf>, StoreError> {
         let mut kept = None;
-        self.put_in_place(|store| -> Result<PathBuf, StoreError> {
+        self.put_in_place(|store| -> Result<_, StoreError> {
             let dir = &store.options.dir;
-            let failed = |error| StoreError::of_io("keep the old one", dir, &error);
-            kept = claim::keep_replaced(dir).map_err(failed)?;
-            Ok(part.to_owned())
+            let failed = |error: io::Error| StoreError::of_io("replace", dir, &error);
+            claim::end_replacement(dir).map_err(failed)?;
+            let name = match fs::symlink_metadata(claim::data_file(dir)) {
+                Ok(found) if found.is_file() => Some(dir.join("data.mdb.replaced")),
+                // A link, or a directory.
+                Ok(_) => {
+                    kept = Some(claim::set_aside(dir).map_err(failed)?);
+                    None
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(failed(error)),
+            };
+            kept = kept.take().or_else(|| name.clone());
+            Ok((part.to_owned(), name))
         })?;
         Ok(kept)
     }
 
-    /// Puts the file that `make` makes under the claim in the place of the
-    /// database.
+    /// Puts the file that `make` makes under the claim in the place of the database,
+    /// and gives that the other name which it returns.
     fn put_in_place<E: From<StoreError>>(
         &mut self,
-        make: impl FnOnce(&mut Self) -> Result<PathBuf, E>,
+        make: impl FnOnce(&mut Self) -> Result<(PathBuf, Option<PathBuf>), E>,
     ) -> Result<(), E> {
         follow_lock_file(&mut self.lock)?;
         let _claim = take_claim(&self.lock, self.options.patience)?;
@@ -57,8 +69,8 @@ impl LmdbStore {
         }
         let made = make(self);
         self.close();
-        let replaced = made.and_then(|part| {
-            let placed = claim::put_in_place(&part, &dir);
+        let replaced = made.and_then(|(part, kept)| {
+            let placed = claim::put_in_place_keeping(&part, &dir, kept.as_deref());
             // All of it is on the disk.
             let placed = placed.and_then(|()| remove_mark(&dir));
             placed.map_err(|error| E::from(failed(error)))
