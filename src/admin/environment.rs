@@ -13,6 +13,8 @@ use nix::unistd::{Gid, Uid, User};
 use super::failure::Failure;
 use crate::store::lmdb::claim::{data_file, is_marked};
 use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
+use crate::store::verify::is_refusal;
+use crate::store::{ErrorKind, StoreError};
 use crate::sys::crash;
 use crate::sys::lock::Claim;
 use crate::sys::process::{Identity, become_user, is_root, set_umask};
@@ -68,6 +70,17 @@ fn expect_damage(path: &Path) -> Result<(), Failure> {
     .map_err(|error| Failure::file(path, &error))
 }
 
+/// Calls an error damage if it is: a file in which there are no records at all.
+fn damage(error: StoreError) -> StoreError {
+    match is_refusal(&error) {
+        true => error,
+        false => StoreError {
+            kind: ErrorKind::Damage,
+            ..error
+        },
+    }
+}
+
 /// Opens a file that nobody uses: a backup. With the caller's rights.
 pub fn open_file(path: &Path) -> Result<LmdbStore, Failure> {
     fs::metadata(path).map_err(|error| Failure::file(path, &error))?;
@@ -78,7 +91,7 @@ pub fn open_file(path: &Path) -> Result<LmdbStore, Failure> {
         purpose: Purpose::VerifyFile,
         patience: PATIENCE,
     });
-    store.prepare()?;
+    store.prepare().map_err(damage)?;
     Ok(store)
 }
 
@@ -88,7 +101,7 @@ pub fn open_reader(dbdir: &Path) -> Result<LmdbStore, Failure> {
     check_exists(dbdir)?;
     expect_damage(&data_file(dbdir))?;
     let mut store = LmdbStore::new_reader(dbdir);
-    store.prepare()?;
+    store.prepare().map_err(damage)?;
     Ok(store)
 }
 

@@ -210,7 +210,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Id::Database, "database", Some("NAME"), &[Import],
         "which database the text is of, if it does not say so"),
     option(Id::DbSize, "db-size", Some("SIZE"), &[Import],
-        "largest size of a database that is made, as of the server"),
+        "size of the map of a database that is made, as for the server"),
     option(Id::Format, "format", Some("FORMAT"), &[Export],
         "db_dump (as db_dump -p), tab or json"),
     option(Id::Prometheus, "prometheus", None, &[Stats],

@@ -205,8 +205,7 @@ fn verify(
             let line = format!(
                 "the database is damaged ({why}): it is kept as {kept}, and an empty one is \
                  begun without what was learnt so far; to use a backup instead, stop the \
-                 server, copy the backup into {dir} under another name, rename the copy to \
-                 data.mdb, and start it"
+                 server, call postgreyctl --dbdir={dir} restore BACKUP, and start it"
             );
             log.write(Level::Warning, line.as_bytes());
             Ok(STATUS_SET_ASIDE)

@@ -101,7 +101,7 @@ const REFUSED: &str = "\0";
 /// True if an error says nothing about the file. Whatever LMDB finds wrong while
 /// nobody writes is the file's fault: a database that is not in it, a
 /// transaction that a damaged page has ended.
-fn is_refusal(error: &StoreError) -> bool {
+pub fn is_refusal(error: &StoreError) -> bool {
     !matches!(error.kind, ErrorKind::Damage | ErrorKind::Other)
 }
 

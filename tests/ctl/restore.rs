@@ -110,11 +110,17 @@ fn what_is_damaged_is_not_put_in_place_and_can_be_replaced() {
     let middle = whole.len() / 2;
     let mut zeroed = whole.clone();
     zeroed[8192..].fill(0);
+    // Pages as LMDB has them, whose entries begin and end after the header.
+    let mut without_entries = whole.clone();
+    for page in without_entries.chunks_exact_mut(4096).skip(2) {
+        page[12..14].copy_from_slice(&16_u16.to_ne_bytes());
+    }
     for (what, content) in [
         ("text", b"no database".to_vec()),
         ("empty", Vec::new()),
         ("half", whole[..middle].to_vec()),
         ("zeros", zeroed),
+        ("no entries", without_entries),
     ] {
         fs::write(&bad, &content).unwrap();
         for command in ["restore", "verify"] {
@@ -130,6 +136,15 @@ fn what_is_damaged_is_not_put_in_place_and_can_be_replaced() {
     let missing = ctl(&db, &["restore", "/nowhere"]).failed(2);
     assert_eq!(missing, "ERROR: /nowhere: No such file or directory\n");
     // The database itself may be anything, and be marked.
+    fs::write(db.join("data.mdb"), fs::read(&bad).unwrap()).unwrap();
+    for command in ["verify", "list"] {
+        let said = ctl(&db, &[command]).failed(1);
+        let why = format!(
+            "ERROR: damaged: {}: mdb_dbi_open: MDB_NOTFOUND",
+            db.display()
+        );
+        assert!(said.starts_with(&why), "{command}: {said}");
+    }
     fs::write(db.join("data.mdb"), "text").unwrap();
     fs::write(db.join("data.mdb.unflushed"), "").unwrap();
     ctl(&db, &["restore", file.to_str().unwrap()]).ok();

@@ -152,7 +152,7 @@ fn live_on(data: &[u8], lost: Lost, what: &str) -> (bool, usize) {
     assert!(server.stop().success(), "{what}");
     let log = crate::results_in(&server);
     let damage = Regex::new(
-        r"^the database is damaged \(.+\): it is kept as /.+/data\.mdb\.damaged, and an empty one is begun without what was learnt so far; to use a backup instead, stop the server, copy the backup into /.+ under another name, rename the copy to data\.mdb, and start it\n$",
+        r"^the database is damaged \(.+\): it is kept as /.+/data\.mdb\.damaged, and an empty one is begun without what was learnt so far; to use a backup instead, stop the server, call postgreyctl --dbdir=/.+ restore BACKUP, and start it\n$",
     );
     let sound = Regex::new(r"^the server had not ended in order: \d+ records verified\n$");
     let is_damaged = damage.unwrap().is_match(&log);

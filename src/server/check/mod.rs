@@ -14,9 +14,9 @@ use nix::unistd::{AccessFlags, access};
 use super::start::{advice_for_dbdir, files_to_write, find_identity};
 use crate::config::settings::Settings;
 use crate::config::whitelists;
-use crate::store::ErrorKind;
 use crate::store::lmdb::claim::{data_file, is_marked, lock_file};
 use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
+use crate::store::verify::is_refusal;
 use crate::sys::errors::describe;
 use crate::sys::files::is_disk_full;
 use crate::sys::lock::{Claim, LockFile};
@@ -238,9 +238,7 @@ fn check_database(dbdir: &Path, findings: &mut Findings) {
         match store.prepare().and_then(|()| store.is_short()) {
             Ok(false) => Ok(String::new()),
             Ok(true) => Err("the file ends before its last page".into()),
-            Err(error) if error.kind == ErrorKind::Damage => {
-                Err(format!("{}: {}", error.call, error.reason))
-            }
+            Err(error) if !is_refusal(&error) => Err(format!("{}: {}", error.call, error.reason)),
             Err(_) => Ok(String::new()),
         }
     });

@@ -12,8 +12,8 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
     let rules = &settings.rules;
     if rules.delay >= rules.retry_window {
         findings.note(format!(
-            "--delay: with --retry-window of {} s a client is forgotten before the delay of {} s \
-             is over, unless it tries again in between",
+            "--delay: no triplet has the time to pass: the --retry-window of {} s is not longer \
+             than the delay of {} s",
             rules.retry_window, rules.delay
         ));
     }
