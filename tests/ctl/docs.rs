@@ -94,7 +94,7 @@ pub fn scripts_of(manual: &str, section: &str) -> Vec<String> {
 
 /// Puts a `postgreyctl` for this database into a folder; the value of PATH that
 /// finds it.
-fn write_wrapper(folder: &Path, db: &Path) -> String {
+pub fn write_wrapper(folder: &Path, db: &Path) -> String {
     let program = env!("CARGO_BIN_EXE_postgreyctl");
     let wrapper = format!(
         "#!/bin/sh\nexec {program} --dbdir={} \"$@\"\n",

@@ -31,6 +31,7 @@ mod options;
 mod original;
 mod ping;
 mod restore;
+mod runbooks;
 mod server;
 
 use std::io::Write;
