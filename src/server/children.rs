@@ -223,6 +223,7 @@ impl Parts {
             received: ReceiveBuffer::default(),
             window: GroupCommitWindow::new(Instant::now()),
             maintenance: Maintenance::first(Instant::now()),
+            failed_at: None,
         };
         self.close_links()?;
         writer.run()

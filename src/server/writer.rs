@@ -33,6 +33,8 @@ use crate::sys::signals::Signals;
 /// When the first maintenance starts, and how long one is after another.
 const FIRST_EXPIRY: Duration = Duration::from_secs(60);
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(3600);
+/// How long a ping is told of a commit that failed, if no other came after it.
+const TROUBLE_REMEMBERED: Duration = Duration::from_secs(60);
 /// How long the writer stays when the master is gone: the workers finish first.
 const ORPHAN_GRACE: Duration = Duration::from_secs(1);
 /// Datagrams that are kept for a worker that does not take them. An answer is of
@@ -73,6 +75,8 @@ pub struct Writer {
     pub window: GroupCommitWindow,
     /// When records are expired.
     pub maintenance: Maintenance,
+    /// When requests could last not be committed, if none could since.
+    pub failed_at: Option<Instant>,
 }
 
 /// The way of the answers to a worker.
@@ -265,6 +269,15 @@ impl Writer {
         if !self.epoch.is_usable() {
             return outcomes;
         }
+        // The disk may be full for all but a ping, which needs no new page.
+        let is_of_pings = commands.iter().all(Command::is_ping);
+        if is_of_pings
+            && self
+                .failed_at
+                .is_some_and(|at| at.elapsed() < TROUBLE_REMEMBERED)
+        {
+            return outcomes;
+        }
         let applied = apply_counted(
             &mut self.store,
             &self.rules,
@@ -272,6 +285,9 @@ impl Writer {
             commands,
             &mut outcomes,
         );
+        if !is_of_pings {
+            self.failed_at = applied.is_err().then(Instant::now);
+        }
         match applied {
             Ok(report) => self.act_on_report(report),
             Err(error) => self.report(&error),

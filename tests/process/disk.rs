@@ -70,6 +70,13 @@ fn small_disk(db: &Path) -> Option<SmallDisk<'_>> {
     SmallDisk::mount(db, "size=512k,mode=0777", "a full and a read-only disk")
 }
 
+fn ping(client: &mut Client) -> String {
+    client.send(b"request=postgrey_ping\n\n");
+    let answer = client.line();
+    assert_eq!(client.line().trim_end(), "");
+    answer.trim_end().to_owned()
+}
+
 #[test]
 fn a_full_disk_is_survived() {
     let dir = test_dir();
@@ -79,15 +86,17 @@ fn a_full_disk_is_survived() {
     };
     let server = Server::start(dir.path(), &["--workers=2"]);
     let mut client = server.connect();
-    assert!(client.ask(&[]).starts_with("DEFER_IF_PERMIT"));
-    let filler = db.join("filler");
-    let mut file = fs::File::create(&filler).unwrap();
-    while file.write_all(&[0; 4096]).is_ok() {}
     let mut number = 0;
     let mut ask = |client: &mut Client| {
         number += 1;
         client.ask(&[("sender", &format!("s{number}@example.com"))])
     };
+    for _ in 0..500 {
+        assert!(ask(&mut client).starts_with("DEFER_IF_PERMIT"));
+    }
+    let filler = db.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
     wait_until("DUNNO", || ask(&mut client) == "DUNNO");
     for _ in 0..50 {
         ask(&mut client);
@@ -100,11 +109,17 @@ fn a_full_disk_is_survived() {
         server.log_text()
     );
     assert!(server.log_text().matches("No space left on device").count() <= 3);
+    // A ping would find room enough in pages that are free.
+    assert_eq!(
+        ping(&mut client),
+        "ping=trouble: the database fails, see the log"
+    );
     drop(file);
     fs::remove_file(&filler).unwrap();
     wait_until("greylisting", || {
         ask(&mut client).starts_with("DEFER_IF_PERMIT")
     });
+    assert_eq!(ping(&mut client), "ping=ok");
 }
 
 #[test]
