@@ -11,7 +11,8 @@
 #                         POSTGREY_SOAK_MINUTES (20), POSTGREY_KILLS (500),
 #                         POSTGREY_POWER_CUTS (500), POSTGREY_FUZZ_SECONDS (60),
 #                         POSTGREY_DIFFERENTIAL requests (200000),
-#                         POSTGREY_MATRIX (all), POSTGREY_SESSIONS (5000)
+#                         POSTGREY_MATRIX (all), POSTGREY_SESSIONS (5000),
+#                         POSTGREY_OPTION_SETS (2000)
 #
 # A test that lacks something says so in a line that begins with "skipped", best
 # in the form "skipped: WHAT: no PROGRAM on this machine".
@@ -31,6 +32,7 @@ case $1 in
         export POSTGREY_DIFFERENTIAL="${POSTGREY_DIFFERENTIAL:-200000}"
         export POSTGREY_MATRIX="${POSTGREY_MATRIX:-all}"
         export POSTGREY_SESSIONS="${POSTGREY_SESSIONS:-5000}"
+        export POSTGREY_OPTION_SETS="${POSTGREY_OPTION_SETS:-2000}"
         ;;
 '') ;;
 *)

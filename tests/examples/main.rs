@@ -261,7 +261,7 @@ fn options(main: &str) -> Vec<&'static str> {
     let socket = socket.split_once(".\n").unwrap().0;
     let options = words.map(String::from).chain([format!("--unix={socket}")]);
     let options: Vec<&str> = options.map(|o| &*Box::leak(o.into_boxed_str())).collect();
-    assert_eq!(options.len(), 7, "{options:?}");
+    assert_eq!(options.len(), 8, "{options:?}");
     options
 }
 
