@@ -177,6 +177,20 @@ fn options_named_anywhere_exist() {
 }
 
 #[test]
+fn the_version_of_rust_is_that_of_the_package() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let least = Regex::new(r#"(?m)^rust-version = "(.+)"$"#).unwrap();
+    let least = least.captures(&read("Cargo.toml")).unwrap()[1].to_owned();
+    let named = Regex::new(r"Rust (\d+\.\d+)").unwrap();
+    for name in ["README.md", "CONTRIBUTING.md"] {
+        let text = read(name);
+        let mut found = named.captures_iter(&text).peekable();
+        assert!(found.peek().is_some(), "{name}");
+        assert!(found.all(|version| version[1] == least), "{name}: {least}");
+    }
+}
+
+#[test]
 fn the_page_has_every_exit_status() {
     let status = Regex::new(
         r"StartError::new\(\s*(\d+)|exit_code: (\d+)|self\.checked\([^;{]*?, (\d+)\)|\bexit\((\d+)\)",
