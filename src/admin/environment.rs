@@ -4,6 +4,7 @@
 //! process of the server does: the store takes it.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -51,13 +52,15 @@ pub fn exists(dbdir: &Path) -> bool {
 }
 
 fn check_exists(dbdir: &Path) -> Result<(), Failure> {
-    if exists(dbdir) {
-        return Ok(());
+    let data = data_file(dbdir);
+    match fs::symlink_metadata(&data) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(Failure::error(format!(
+            "{}: there is no database (data.mdb)",
+            dbdir.display()
+        ))),
+        Err(error) => Err(Failure::file(&data, &error)),
     }
-    Err(Failure::error(format!(
-        "{}: there is no database (data.mdb)",
-        dbdir.display()
-    )))
 }
 
 /// A damaged file may end this process by a signal; then the user is told of

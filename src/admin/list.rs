@@ -50,10 +50,18 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     let clock = clock::seconds();
     let now = time(words, Id::At, "at", clock)?.unwrap_or(clock);
     let filter = Filter::read(words, &rules, now)?;
-    let is_triplet_only = filter.sender.is_some() || filter.recipient.is_some();
     let databases = match words.operands.is_empty() {
-        false => vec![database_with_name(words.operand(0))?],
-        true if is_triplet_only => vec![Database::Greylist],
+        false => {
+            let database = database_with_name(words.operand(0))?;
+            let option = filter.of_triplets();
+            if let (Database::Clients | Database::Tarpit, Some(option)) = (database, option) {
+                let name = short_name(database);
+                let message = format!("Option {option} is not one of list {name}");
+                return Err(Failure::usage(message));
+            }
+            vec![database]
+        }
+        true if filter.of_triplets().is_some() => vec![Database::Greylist],
         true => Database::ALL.to_vec(),
     };
     let mut store = open_reader(&words.dbdir())?;
@@ -121,6 +129,12 @@ impl Filter {
             state,
             since: time(words, Id::Since, "since", now)?,
         })
+    }
+
+    /// An option that only triplets can pass.
+    fn of_triplets(&self) -> Option<&'static str> {
+        let sender = self.sender.as_ref().map(|_| "sender");
+        sender.or(self.recipient.as_ref().map(|_| "recipient"))
     }
 
     fn admits(

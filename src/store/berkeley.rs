@@ -13,12 +13,24 @@ pub const HEAD: usize = 16;
 /// The numbers at octet 12 of a btree and of a hash.
 const MAGIC: [u32; 2] = [0x0005_3162, 0x0006_1561];
 
+/// The number there of a log file.
+const LOG_MAGIC: [u32; 1] = [0x0004_0988];
+
 /// True for the first octets of a Berkeley DB file of either byte order.
 pub fn is_berkeley(head: &[u8]) -> bool {
+    has_magic(head, &MAGIC)
+}
+
+/// True for those of a log file.
+pub fn is_log(head: &[u8]) -> bool {
+    has_magic(head, &LOG_MAGIC)
+}
+
+fn has_magic(head: &[u8], known: &[u32]) -> bool {
     let Some(magic) = head.get(12..HEAD).and_then(|octets| octets.try_into().ok()) else {
         return false;
     };
-    MAGIC.contains(&u32::from_le_bytes(magic)) || MAGIC.contains(&u32::from_be_bytes(magic))
+    known.contains(&u32::from_le_bytes(magic)) || known.contains(&u32::from_be_bytes(magic))
 }
 
 /// The databases of the original in this directory.

@@ -30,6 +30,7 @@ mod older;
 mod options;
 mod original;
 mod ping;
+mod refused;
 mod restore;
 mod runbooks;
 mod server;

@@ -197,6 +197,19 @@ fn a_database_without_records_is_no_success_without_a_word() {
         (ran.status, ran.stderr),
         (0, format!("{}: {word}", file.display()))
     );
+    // A file that was made, and not written yet when its machine crashed.
+    let (blank, other) = (folder.path().join("blank"), tempfile::tempdir().unwrap());
+    fs::create_dir(&blank).unwrap();
+    for entry in fs::read_dir(&old).unwrap() {
+        let entry = entry.unwrap();
+        // Its socket is there, too.
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), blank.join(entry.file_name())).unwrap();
+        }
+    }
+    fs::write(blank.join("postgrey.db"), [0; 4096]).unwrap();
+    ctl(other.path(), &["import", blank.to_str().unwrap()]).ok();
+    assert_eq!(all(other.path(), Database::Greylist).len(), 10);
     // The text that db_dump makes of such a file.
     let text = Command::new("db_dump")
         .arg("-p")

@@ -105,7 +105,7 @@ fn read_with(
     if original.has_logs() {
         recover(program, original, &copy, dbdir)?;
     }
-    for name in original.names(&copy) {
+    for name in original.names(&copy)? {
         let shown = original.folder().join(&name);
         spool.begin_source(&shown.display().to_string());
         dump(program, &copy.folder.join(&name), &shown, dbdir, spool)?;

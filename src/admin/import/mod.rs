@@ -17,6 +17,7 @@ mod original;
 mod source;
 mod spool;
 mod taking;
+mod trust;
 
 use std::io;
 use std::path::Path;
@@ -79,6 +80,11 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     };
     let dbdir = words.dbdir();
     let source = Source::open(words.operand(0))?;
+    if database.is_some() && source.is_directory() {
+        return Err(Failure::usage(
+            "Option database is not one of import DIRECTORY",
+        ));
+    }
     become_owner(&dbdir)?;
     let (sections, mut records) = source.read(&dbdir)?;
     let kinds = kinds_of(&sections, database, origin);

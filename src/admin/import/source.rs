@@ -1,7 +1,6 @@
 //! Where the records come from: a text, or files of the original. Everything is
 //! opened here, with the rights of the caller.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use super::berkeley;
 use super::formats::read_text;
 use super::original::Original;
 use super::spool::{Section, Spool, SpoolReader};
+use super::trust::{Folder, open_named};
 use crate::admin::complain;
 use crate::admin::failure::Failure;
 use crate::admin::progress::Progress;
@@ -32,8 +32,9 @@ impl Source {
         }
         let path = PathBuf::from(std::ffi::OsStr::from_bytes(name));
         let failed = |error: io::Error| Failure::file(&path, &error);
-        if path.is_dir() {
-            let original = Original::of_directory(&path)?;
+        let (mut file, metadata) = open_named(&path)?;
+        if metadata.is_dir() {
+            let original = Original::of_directory(Folder::of_open(&path, file)?)?;
             return original.map(Source::Berkeley).ok_or_else(|| {
                 Failure::error(format!(
                     "{}: there are no databases of the original",
@@ -41,8 +42,6 @@ impl Source {
                 ))
             });
         }
-        let mut file = File::open(&path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
         if metadata.is_file() {
             let mut head = Vec::new();
             Read::by_ref(&mut file)
@@ -57,6 +56,11 @@ impl Source {
         }
         let name = path.display().to_string();
         Ok(Source::Text(Box::new(file), name, metadata.len()))
+    }
+
+    /// True for a directory, whose files say which database each is.
+    pub fn is_directory(&self) -> bool {
+        matches!(self, Source::Berkeley(original) if original.is_whole())
     }
 
     /// Reads everything into a spool.

@@ -145,11 +145,21 @@ impl OpenEnvironment {
             return Err(StoreError::new(ErrorKind::Busy, CALL, dir, why));
         }
         let opened = open_databases(&environment, purpose.writes());
-        let databases = match opened.map_err(failed(dir, "mdb_dbi_open")) {
+        let not_opened = |error| match error {
+            // Of another program, or of no more than the first moment.
+            lmdb::Error::NotFound => {
+                let kind = match purpose.is_verification() {
+                    true => ErrorKind::Damage,
+                    false => ErrorKind::Other,
+                };
+                StoreError::new(kind, "mdb_dbi_open", dir, "no database of postgrey")
+            }
+            error => failed(dir, "mdb_dbi_open")(error),
+        };
+        let databases = match opened.map_err(not_opened) {
             Err(error) if error.kind == ErrorKind::ReadersFull => {
                 clear_dead_readers(&environment, dir)?;
-                open_databases(&environment, purpose.writes())
-                    .map_err(failed(dir, "mdb_dbi_open"))?
+                open_databases(&environment, purpose.writes()).map_err(not_opened)?
             }
             opened => opened?,
         };
