@@ -12,12 +12,14 @@ use postgrey::policy::record::Database;
 
 use super::common_server::{is_root, nobody, skip, test_dir};
 use super::import::{samples, unpack_berkeley};
-use super::{ctl, fill, records};
+use super::{ctl, ctl_with_input, fill, records};
 
 /// A user that is in no list.
 const FOREIGN: u32 = 47_110;
 /// The head of a log file of Berkeley DB.
 const LOG_HEAD: &[u8] = b"\0\0\0\0\x1c\0\0\0\xb4\x34\x09\x3e\x88\x09\x04\0";
+/// Names and contents.
+type Files<'a> = &'a [(&'a str, &'a [u8])];
 /// The head of a database of Berkeley DB.
 const HEAD: &[u8] = b"\0\0\0\0\0\0\0\0\0\0\0\0\x62\x31\x05\0";
 
@@ -218,6 +220,35 @@ fn a_link_counts_only_as_the_word_of_who_may_read() {
     assert_refused(&name, &format!("{}: {why}", name.display()));
 }
 
+/// A shell hands on pipes and open files by names.
+#[test]
+fn a_pipe_that_is_named_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = b"192.0.2.0/a/b\t1,2\n";
+    let from_pipe = ctl_with_input(folder.path(), &["import", "/dev/stdin"], text).ok();
+    assert!(from_pipe.contains(": 1 taken, "), "{from_pipe}");
+    let pipe = folder.path().join("pipe");
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| fs::write(&pipe, text).unwrap());
+        let said = ctl(folder.path(), &["import", pipe.to_str().unwrap()]).ok();
+        assert!(said.contains(": 0 taken, 0 merged, 1 kept, "), "{said}");
+    });
+    // A file that has lost its name.
+    let file = folder.path().join("text");
+    fs::write(&file, text).unwrap();
+    let opened = fs::File::open(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_postgreyctl"))
+        .arg("--dbdir")
+        .arg(folder.path())
+        .args(["--defaults", "import", "/dev/stdin"])
+        .stdin(opened)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[test]
 fn what_is_no_database_is_named_and_none_is_made() {
     let folder = tempfile::tempdir().unwrap();
@@ -226,7 +257,7 @@ fn what_is_no_database_is_named_and_none_is_made() {
         "not a log file of Berkeley DB",
     );
     let missing = "the log file before it is missing";
-    let cases: [(&[(&str, &[u8])], &str, &str); 8] = [
+    let cases: [(Files, &str, &str); 8] = [
         (
             &[
                 ("log.0000000001", b"garbage\n"),
