@@ -4,7 +4,7 @@
 //! process of the server does: the store takes it.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -55,7 +55,7 @@ fn check_exists(dbdir: &Path) -> Result<(), Failure> {
     let data = data_file(dbdir);
     match fs::symlink_metadata(&data) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(Failure::error(format!(
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::error(format!(
             "{}: there is no database (data.mdb)",
             dbdir.display()
         ))),
@@ -73,17 +73,6 @@ fn expect_damage(path: &Path) -> Result<(), Failure> {
     .map_err(|error| Failure::file(path, &error))
 }
 
-/// Calls an error damage if it is: a file in which there are no records at all.
-fn damage(error: StoreError) -> StoreError {
-    match is_refusal(&error) {
-        true => error,
-        false => StoreError {
-            kind: ErrorKind::Damage,
-            ..error
-        },
-    }
-}
-
 /// Opens a file that nobody uses: a backup. With the caller's rights.
 pub fn open_file(path: &Path) -> Result<LmdbStore, Failure> {
     fs::metadata(path).map_err(|error| Failure::file(path, &error))?;
@@ -94,7 +83,7 @@ pub fn open_file(path: &Path) -> Result<LmdbStore, Failure> {
         purpose: Purpose::VerifyFile,
         patience: PATIENCE,
     });
-    store.prepare().map_err(damage)?;
+    store.prepare()?;
     Ok(store)
 }
 
@@ -104,7 +93,14 @@ pub fn open_reader(dbdir: &Path) -> Result<LmdbStore, Failure> {
     check_exists(dbdir)?;
     expect_damage(&data_file(dbdir))?;
     let mut store = LmdbStore::new_reader(dbdir);
-    store.prepare().map_err(damage)?;
+    store.prepare().map_err(|error| match is_refusal(&error) {
+        true => error,
+        // Whatever else keeps a reader out is in the file.
+        false => StoreError {
+            kind: ErrorKind::Damage,
+            ..error
+        },
+    })?;
     Ok(store)
 }
 

@@ -54,6 +54,8 @@ pub fn test_dir_in(parent: &Path) -> tempfile::TempDir {
 /// Makes a directory that belongs to the user of the server.
 pub fn make_dbdir(path: &Path) {
     fs::create_dir_all(path).unwrap();
+    let mode = fs::Permissions::from_mode(if path.ends_with("run") { 0o755 } else { 0o700 });
+    fs::set_permissions(path, mode).unwrap();
     give_to_server(path);
 }
 

@@ -140,7 +140,7 @@ fn what_is_damaged_is_not_put_in_place_and_can_be_replaced() {
     for command in ["verify", "list"] {
         let said = ctl(&db, &[command]).failed(1);
         let why = format!(
-            "ERROR: damaged: {}: mdb_dbi_open: MDB_NOTFOUND",
+            "ERROR: damaged: {}: mdb_dbi_open: no database of postgrey",
             db.display()
         );
         assert!(said.starts_with(&why), "{command}: {said}");

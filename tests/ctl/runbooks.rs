@@ -7,7 +7,9 @@ use std::process::{Command, Output};
 
 use postgrey::policy::record::Database;
 
-use super::common_server::{common_options, make_dbdir, program_for_all, skip, test_dir};
+use super::common_server::{
+    common_options, give_to_server, make_dbdir, program_for_all, skip, test_dir,
+};
 use super::docs::write_wrapper;
 use super::{ctl, import, keys_of};
 
@@ -221,6 +223,9 @@ fn records_of_the_original_can_be_imported_later() {
     assert!(said.contains("\nPOSTGREY OK - "), "{said}");
     make_dbdir(&machine.path("old"));
     import::unpack_berkeley(&import::samples()[1], &machine.path("old"));
+    for entry in fs::read_dir(machine.path("old")).unwrap() {
+        give_to_server(&entry.unwrap().path());
+    }
     let said = machine.run(later);
     assert!(said.contains(" taken, "), "{said}");
     assert!(!machine.clients().is_empty());

@@ -169,7 +169,7 @@ fn what_a_start_survives_is_a_note() {
     empty_leaves(&data);
     let (status, said) = check(dir.path(), &[]);
     assert_eq!(status, Some(0), "{said}");
-    let why = "the database is damaged (mdb_dbi_open: MDB_NOTFOUND";
+    let why = "the database is damaged (mdb_dbi_open: no database of postgrey";
     assert!(said.contains(why), "{said}");
     // And it does survive.
     fs::write(dir.path().join("db/data.mdb"), "text, and no database").unwrap();
