@@ -44,18 +44,22 @@ _postgreyctl() {
         return ;;
     --from)
         mapfile -t COMPREPLY < <(compgen -W 'postgrey-1.34 postgrey-1.36 postgrey-1.37 targrey-1.34 targrey-1.37' -- "$word"); return ;;
+    --sort)
+        mapfile -t COMPREPLY < <(compgen -W 'first last count delay held name -first -last -count -delay -held -name' -- "$word"); return ;;
+    --count)
+        mapfile -t COMPREPLY < <(compgen -W 'client network domain sender-domain recipient' -- "$word"); return ;;
     --format)
         mapfile -t COMPREPLY < <(compgen -W 'db_dump tab json' -- "$word"); return ;;
     --database)
         mapfile -t COMPREPLY < <(compgen -W "$databases" -- "$word"); return ;;
     --unix)
         mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
-    --inet|--client|--sender|--recipient|--since|--at|--client-address|--client-name|--log|--db-size)
+    --inet|--client|--sender|--recipient|--since|--limit|--at|--client-address|--client-name|--log|--db-size)
         return ;;
     esac
 
     case $command in
-    list) options+=' --client --sender --recipient --state --since --at --json' ;;
+    list) options+=' --client --sender --recipient --state --since --at --sort --limit --count --json' ;;
     explain) options+=' --client-address --client-name --sender --recipient --state --at --request --log' ;;
     delete) options+=' --client-name --escape' ;;
     forget|pass) options+=' --client-name' ;;

@@ -7,7 +7,7 @@ use super::complain;
 use super::environment::open_writer;
 use super::escape::{escaped, unescape};
 use super::failure::Failure;
-use super::keys::{Named, parsed};
+use super::keys::{Named, parsed, split_length};
 use super::options::Id;
 use super::output::Output;
 use super::records::{database_with_name, each_record, short_name};
@@ -32,7 +32,7 @@ pub fn add(words: &Words) -> Result<(), Failure> {
         )
     })?;
     let keys = Named {
-        address: words.operand(1),
+        address: one_address(words.operand(1))?,
         ..Named::default()
     }
     .keys(&rules)?;
@@ -52,6 +52,19 @@ pub fn add(words: &Words) -> Result<(), Failure> {
         records.put(Database::Clients, &keys.client, &value)
     })?;
     say(&format!("added to clients: {}", escaped(&keys.client)))
+}
+
+/// The address that a client is, or a network of a single one.
+fn one_address(text: &[u8]) -> Result<&[u8], Failure> {
+    match split_length(text) {
+        None => Ok(text),
+        Some(net) if net.length == if net.address.is_ipv4() { 32 } else { 128 } => Ok(net.text),
+        Some(_) => Err(Failure::error(format!(
+            "\"{}\" is a network, and each record of the auto-whitelist is one address: a list \
+             of clients takes networks, see postgrey_whitelist(5)",
+            escaped(text)
+        ))),
+    }
 }
 
 /// `delete client|tarpit ADDRESS`, `delete triplet KEY` or

@@ -1,10 +1,11 @@
 //! `list`: records for people, in columns, or for programs, as JSON.
 //!
-//! Each line is made and written by itself; the columns have fixed widths and
-//! what may be long stands at the end, so nothing has to be known of the lines
-//! to come.
+//! Each line is made and written by itself, unless they are to be sorted; the
+//! columns have fixed widths and what may be long stands at the end, so nothing
+//! has to be known of the lines to come.
 
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -16,7 +17,8 @@ use super::glob;
 use super::keys::{Named, parsed, split};
 use super::options::Id;
 use super::output::Output;
-use super::records::{Copied, database_with_name, each_record, short_name};
+use super::ranking::View;
+use super::records::{Copied, database_with_name, each_record_until, short_name};
 use super::server_options;
 use super::state::{Judged, State, judge};
 use super::times;
@@ -50,6 +52,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     let clock = clock::seconds();
     let now = time(words, Id::At, "at", clock)?.unwrap_or(clock);
     let filter = Filter::read(words, &rules, now)?;
+    let view = View::read(words)?;
     let databases = match words.operands.is_empty() {
         false => {
             let database = database_with_name(words.operand(0))?;
@@ -61,29 +64,57 @@ pub fn run(words: &Words) -> Result<(), Failure> {
             }
             vec![database]
         }
-        true if filter.of_triplets().is_some() => vec![Database::Greylist],
+        true if filter.of_triplets().is_some() || view.is_counting() => vec![Database::Greylist],
         true => Database::ALL.to_vec(),
     };
+    if databases.iter().any(|&database| !view.counts(database)) {
+        return Err(Failure::error(
+            "only triplets have a sender and a recipient: count them in greylist",
+        ));
+    }
     let mut store = open_reader(&words.dbdir())?;
     let mut output = Output::new();
     let is_json = words.has(Id::Json);
     for (index, &database) in databases.iter().enumerate() {
+        let (mut ranked, mut tally) = (view.ranked(), view.tally());
         if !is_json {
             if index > 0 {
                 output.line("")?;
             }
-            output.line(heading(database))?;
+            output.line(match view.is_counting() {
+                true => tally.heading(),
+                false => heading(database),
+            })?;
         }
-        each_record(&mut store, database, b"", &mut |record| {
+        let mut left = view.unsorted_limit();
+        each_record_until(&mut store, database, b"", &mut |record| {
             let judged = judge(&rules, database, &record.value, now);
-            if !filter.admits(&rules, database, record, judged.as_ref()) {
-                return Ok(());
+            let judged = judged.as_ref();
+            if !filter.admits(&rules, database, record, judged) {
+                return Ok(ControlFlow::Continue(()));
             }
-            output.line(match is_json {
-                true => json_line(database, record, judged.as_ref()),
-                false => text_line(database, record, judged.as_ref(), now),
+            if view.is_counting() {
+                tally.add(&rules, database, record, judged);
+                return Ok(ControlFlow::Continue(()));
+            }
+            let text = match is_json {
+                true => json_line(database, record, judged),
+                false => text_line(database, record, judged, now),
+            };
+            let Some(left) = &mut left else {
+                ranked.add_record(record, judged, text);
+                return Ok(ControlFlow::Continue(()));
+            };
+            output.line(text)?;
+            *left -= 1;
+            Ok(match *left {
+                0 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
             })
         })?;
+        for line in tally.finish(ranked, database, is_json).finish() {
+            output.line(line)?;
+        }
     }
     output.finish()
 }
@@ -172,7 +203,7 @@ impl Filter {
 }
 
 /// True for what `--privacy` makes of a client.
-fn is_hash(text: &[u8]) -> bool {
+pub fn is_hash(text: &[u8]) -> bool {
     text.len() == 40 && text.iter().all(u8::is_ascii_hexdigit)
 }
 
@@ -363,7 +394,7 @@ fn json_line(database: Database, record: &Copied, judged: Option<&Judged>) -> St
 }
 
 /// A whole number without a point.
-fn number(value: f64) -> Value {
+pub fn number(value: f64) -> Value {
     if value.trunc() == value && value.abs() < 1e15 {
         json!(value as i64)
     } else {

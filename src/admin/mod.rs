@@ -22,6 +22,7 @@ pub mod options;
 mod output;
 mod ping;
 mod progress;
+mod ranking;
 mod records;
 mod restore;
 mod server_options;

@@ -34,6 +34,18 @@ pub fn each_record(
     prefix: &[u8],
     visit: &mut dyn FnMut(&Copied) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    each_record_until(store, database, prefix, &mut |record| {
+        visit(record).map(ControlFlow::Continue)
+    })
+}
+
+/// The same, until `visit` has seen enough.
+pub fn each_record_until(
+    store: &mut dyn Store,
+    database: Database,
+    prefix: &[u8],
+    visit: &mut dyn FnMut(&Copied) -> Result<ControlFlow<()>, Failure>,
+) -> Result<(), Failure> {
     let mut after = (!prefix.is_empty()).then(|| prefix.to_vec());
     loop {
         let mut slice: Vec<Copied> = Vec::new();
@@ -57,7 +69,9 @@ pub fn each_record(
             }
         })?;
         for record in &slice {
-            visit(record)?;
+            if visit(record)?.is_break() {
+                return Ok(());
+            }
         }
         match slice.pop() {
             Some(last) if !at_end && !is_past => after = Some(last.stored_key),

@@ -44,6 +44,31 @@ fn an_added_client_passes() {
 }
 
 #[test]
+fn a_network_is_added_only_where_it_is_one_address() {
+    for compat in ["targrey-1.37", "postgrey-1.37", "targrey-1.34"] {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path(), NOTHING);
+        let compat = format!("--compat={compat}");
+        let add = |client| ctl(dir.path(), &["add", "client", client, "--", &compat]);
+        for network in [
+            "192.0.2.0/24",
+            "2001:db8::/32",
+            "2001:db8::/64",
+            "192.0.2.7/33",
+        ] {
+            let said = add(network).failed(2);
+            let start = format!("ERROR: \"{network}\" is a network, and each record");
+            assert!(said.starts_with(&start), "{said}");
+        }
+        assert_eq!(records(dir.path(), Database::Clients), []);
+        add("192.0.2.7/32").ok();
+        assert_eq!(keys_of(dir.path(), Database::Clients), [b"192.0.2.7"]);
+        assert_eq!(ask_now(dir.path(), &[&compat], "192.0.2.7"), "DUNNO");
+        assert_ne!(ask_now(dir.path(), &[&compat], "192.0.2.8"), "DUNNO");
+    }
+}
+
+#[test]
 fn a_deleted_record_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     fill(
