@@ -212,6 +212,41 @@ fn no_request_allocates_on_its_way() {
 }
 
 #[test]
+fn no_mail_that_is_held_allocates() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    settings.rules.targrey = true;
+    settings.rules.tarpit = Some("125".into());
+    settings.rules.tarpit_per_message = true;
+    let mut process = Process::new(folder.path(), &settings);
+    let time = 1_800_000_000;
+    for round in 0..2 {
+        let first = subject(2 + round, false);
+        let further = Subject {
+            mail: 5000 + round,
+            ..first
+        };
+        let of_another_mail = Subject {
+            mail: 6000 + round,
+            ..first
+        };
+        for (name, subject, is_next_mail, expected) in [
+            ("first", first, true, "action=SLEEP 125\n"),
+            ("further", further, false, "action=DUNNO\n"),
+            ("once more", further, false, "action=DUNNO\n"),
+            ("other", of_another_mail, true, "action=DEFER_IF_PERMIT "),
+        ] {
+            // `ask` makes the next one, and the serial is the instance.
+            process.serial -= u64::from(!is_next_mail);
+            let (reply, allocations) = process.ask(&subject, Some(time));
+            assert!(reply.starts_with(expected), "{name}: {reply}");
+            // The first round makes the buffers.
+            assert!(round == 0 || allocations == 0, "{name}: {allocations}");
+        }
+    }
+}
+
+#[test]
 fn no_name_allocates_when_it_is_judged() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings {

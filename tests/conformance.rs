@@ -20,6 +20,7 @@ use postgrey::config::{self, Invocation, whitelists};
 use postgrey::policy::apply::Reading;
 use postgrey::policy::command::Command;
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
+use postgrey::policy::held::Held;
 use postgrey::policy::instances::Instances;
 use postgrey::policy::record::Database;
 use postgrey::policy::request::{Attribute, Event, RequestReader};
@@ -60,6 +61,8 @@ fn play(dialogue: &Dialogue, store: &mut dyn Store) {
         is_dry_run: false,
     };
     let cells = std::array::from_fn(|_| AtomicU64::new(0));
+    let held_cells: Vec<AtomicU64> = (0..Held::CELLS).map(|_| AtomicU64::new(0)).collect();
+    let held_cells: Box<[AtomicU64; Held::CELLS]> = held_cells.try_into().unwrap();
     let surroundings = Surroundings {
         instances: Instances::new(&cells),
         version: "0",
@@ -86,6 +89,8 @@ fn play(dialogue: &Dialogue, store: &mut dyn Store) {
                         Examined::Decided(decision) => decision,
                         Examined::NeedsStore(command) => ask(&policy, store, &command),
                     };
+                    let held = Held::new(&held_cells);
+                    let decision = policy.settle(reader.request(), decision, held, 0.0);
                     policy.answer(
                         reader.request(),
                         &decision,

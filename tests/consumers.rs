@@ -237,3 +237,35 @@ fn logcheck_takes_no_decision_for_a_violation() {
                  unknown[192.0.2.1]: 554 5.7.1 <a@example.org>: Relay access denied";
     assert!(!rules.iter().any(|rule| rule.is_match(other)));
 }
+
+/// A line of ours has the form of the others, so that it is counted with them.
+#[test]
+fn a_recipient_of_a_held_mail_is_read_as_a_pass() {
+    let dir = test_dir();
+    let server = Server::start(dir.path(), &["--targrey", "--tarpit-per-message"]);
+    let mut client = server.connect();
+    let ask = |client: &mut server::Client, recipient: &str| {
+        client.ask(&[("instance", "a"), ("recipient", recipient)])
+    };
+    assert_eq!(ask(&mut client, "user@example.org"), "SLEEP 125");
+    assert_eq!(ask(&mut client, "other@example.org"), "DUNNO");
+    let log = server.log_text();
+    let line = log.lines().find(|line| line.contains("action=")).unwrap();
+    let form = Regex::new(
+        r"^(?:[0-9A-Za-z]+: )?action=(pass), reason=([a-z ]+), client_name=(.*), client_address=(.*), sender=(.*), recipient=(.*)$",
+    );
+    let found = form.unwrap();
+    let found = found.captures(line).unwrap();
+    let parts: Vec<&str> = (1..7).map(|part| &found[part]).collect();
+    assert_eq!(
+        parts,
+        [
+            "pass",
+            "held before",
+            "mail.example.com",
+            "192.0.2.91",
+            "alice@example.com",
+            "other@example.org"
+        ]
+    );
+}

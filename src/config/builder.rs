@@ -173,6 +173,7 @@ impl SettingsBuilder<'_> {
         );
         rules.targrey = self.typed.has(Id::Targrey);
         rules.tarpit = self.tarpit(rules.targrey);
+        rules.tarpit_per_message = self.typed.has(Id::TarpitPerMessage);
     }
 
     /// The text after SLEEP. It is not checked here since the original takes

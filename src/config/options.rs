@@ -109,6 +109,7 @@ pub enum Id {
     Ipv6Cidr,
     Tarpit,
     Targrey,
+    TarpitPerMessage,
     WhitelistClients,
     WhitelistRecipients,
     S25r,
@@ -316,6 +317,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         "let greylisted clients wait, 65 seconds without a value", |s| show::maybe(s.rules.tarpit.as_ref())),
     flag(Id::Targrey, "targrey", Group::Tarpit,
         "greylist only clients that did not wait in the tarpit (125 seconds)", |s| show::on(s.rules.targrey)),
+    flag(Id::TarpitPerMessage, "tarpit-per-message", Group::Tarpit,
+        "with --targrey hold a mail once: its further recipients pass", |s| show::on(s.rules.tarpit_per_message)),
 
     repeated(valued(Id::WhitelistClients, "whitelist-clients", Required("FILE"), Group::Whitelists,
         "clients that are never greylisted, with FILE.local; may be repeated", |s| show::paths(&s.whitelist_clients))),

@@ -74,6 +74,8 @@ pub enum Decision {
     NotSuspicious,
     /// What the store said.
     Stored(Outcome),
+    /// The store said to hold back the recipient of a mail that was held before.
+    HeldBefore(Outcome),
     /// The store failed: the mail goes on.
     StoreFailed,
 }
@@ -203,6 +205,11 @@ impl Policy {
             Decision::Stored(outcome) => {
                 answered = self.answer_outcome(request, outcome, surroundings, reply, line, log);
             }
+            Decision::HeldBefore(outcome) => {
+                log_correction(outcome, log);
+                push_action(line, request, Reason::HeldBefore);
+                log(Level::Two, line);
+            }
             Decision::StoreFailed => {
                 push_action(line, request, Reason::StoreFailed);
                 log(Level::Two, line);
@@ -229,9 +236,7 @@ impl Policy {
         log: &mut dyn FnMut(Level, &[u8]),
     ) -> Answered {
         let mut answered = Answered::default();
-        if outcome.clock_corrected {
-            log(Level::One, b"correcting date for first seen in the future!");
-        }
+        log_correction(outcome, log);
         if outcome.client_whitelisted {
             self.push_whitelisted_client(line, request, outcome.verdict);
             log(Level::One, line);
@@ -308,5 +313,11 @@ impl Policy {
     fn push_sleep(&self, reply: &mut Vec<u8>) {
         reply.extend_from_slice(b"SLEEP ");
         reply.extend_from_slice(self.rules.tarpit.as_deref().unwrap_or_default().as_bytes());
+    }
+}
+
+fn log_correction(outcome: &Outcome, log: &mut dyn FnMut(Level, &[u8])) {
+    if outcome.clock_corrected {
+        log(Level::One, b"correcting date for first seen in the future!");
     }
 }

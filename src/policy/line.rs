@@ -43,6 +43,8 @@ pub enum Reason {
     Tarpit,
     /// It has waited in the tarpit (`--log-tarpit`).
     TarpitPassed,
+    /// The mail was held in the tarpit before (`--tarpit-per-message`).
+    HeldBefore,
     /// The database was needed and is in trouble.
     StoreFailed,
     /// The triplet has passed; with a header the seconds it waited.
@@ -88,6 +90,7 @@ fn push_reason(line: &mut Vec<u8>, reason: Reason) {
         Reason::ClientAutoWhitelist => line.extend_from_slice(b"client AWL"),
         Reason::New | Reason::Tarpit => line.extend_from_slice(b"new"),
         Reason::TarpitPassed => line.extend_from_slice(b"tarpit passed"),
+        Reason::HeldBefore => line.extend_from_slice(b"held before"),
         Reason::StoreFailed => line.extend_from_slice(b"database trouble"),
         Reason::EarlyRetry(missing) => {
             line.extend_from_slice(b"early-retry (");

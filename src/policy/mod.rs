@@ -12,6 +12,7 @@ pub mod apply;
 pub mod client;
 pub mod command;
 pub mod decide;
+pub mod held;
 pub mod instances;
 pub mod line;
 pub mod number;

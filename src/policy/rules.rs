@@ -83,6 +83,9 @@ pub struct Rules {
     /// Greylist only those clients that did not wait in the tarpit
     /// (`--targrey`).
     pub targrey: bool,
+    /// Under [`Rules::targrey`] hold a mail once: its further recipients pass
+    /// (`--tarpit-per-message`).
+    pub tarpit_per_message: bool,
     /// Store SHA-1 hashes instead of triplets and clients (`--privacy`).
     pub privacy: bool,
     /// Log who is sent to the tarpit, and who comes out of it (`--log-tarpit`).
@@ -104,6 +107,7 @@ impl Default for Rules {
             auto_whitelist_delay: 3600.0,
             tarpit: None,
             targrey: false,
+            tarpit_per_message: false,
             privacy: false,
             log_tarpit: false,
         }

@@ -27,6 +27,7 @@ counters! {
     PassClientAwl = "pass_client_awl": "Passed: client auto-whitelist",
     PassTriplet = "pass_triplet": "Passed: triplet found",
     PassHeader = "pass_header": "Passed with a header",
+    PassHeldBefore = "pass_held_before": "Passed: the mail was held before",
     GreylistNew = "greylist_new": "Greylisted: new triplet",
     GreylistEarly = "greylist_early_retry": "Greylisted: early retry",
     Tarpitted = "tarpitted": "Sent to the tarpit",

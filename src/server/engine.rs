@@ -278,6 +278,8 @@ impl Engine {
         decision: &Decision,
         replies: &mut Replies,
     ) -> ControlFlow<Advance> {
+        let (held, clock) = (self.shared.held, clock::seconds());
+        let decision = &self.policy.settle(reader.request(), *decision, held, clock);
         self.count(decision);
         let surroundings = Surroundings {
             instances: self.shared.instances,
@@ -311,12 +313,12 @@ impl Engine {
             Decision::RecipientWhitelisted => Counter::PassRecipientWhitelist,
             Decision::NotSuspicious => Counter::PassNotS25r,
             Decision::StoreFailed => Counter::StoreErrors,
+            Decision::HeldBefore(outcome) => {
+                self.watch_records(outcome);
+                Counter::PassHeldBefore
+            }
             Decision::Stored(outcome) => {
-                if outcome.bad_record {
-                    counters.add(Counter::BadRecords, 1);
-                    self.log
-                        .complain("a record could not be read and was taken for absent");
-                }
+                self.watch_records(outcome);
                 if outcome.client_whitelisted {
                     counters.add(Counter::ClientsWhitelisted, 1);
                 }
@@ -331,6 +333,14 @@ impl Engine {
             }
         };
         counters.add(counter, 1);
+    }
+
+    fn watch_records(&self, outcome: &Outcome) {
+        if outcome.bad_record {
+            self.shared.counters.add(Counter::BadRecords, 1);
+            self.log
+                .complain("a record could not be read and was taken for absent");
+        }
     }
 }
 

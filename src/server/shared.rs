@@ -1,4 +1,4 @@
-//! What all processes of a server share: instances, counters, complaints,
+//! What all processes of a server share: instances, held mails, counters, complaints,
 //! whether the database may be used, and which writer is the present one.
 
 use std::io;
@@ -9,6 +9,7 @@ use super::beats::Beats;
 use super::counters::{Counter, Counters};
 use super::stages::Stages;
 use crate::log::Complaints;
+use crate::policy::held::Held;
 use crate::policy::instances::Instances;
 use crate::sys;
 
@@ -17,6 +18,8 @@ use crate::sys;
 pub struct Shared {
     /// The instances that already got a header.
     pub instances: Instances<'static>,
+    /// The mails that were held in the tarpit.
+    pub held: Held<'static>,
     /// What is counted.
     pub counters: Counters,
     /// Whether Postfix asks at DATA.
@@ -45,12 +48,13 @@ impl Shared {
     /// Shared memory for this process and the children it forks from now on.
     pub fn new(workers: usize) -> io::Result<Self> {
         const FIXED: usize =
-            Instances::CELLS + Counter::COUNT + Complaints::CELLS + Stages::CELLS + 2;
+            Instances::CELLS + Held::CELLS + Counter::COUNT + Complaints::CELLS + Stages::CELLS + 2;
         // Of each worker connections and beat; of the writer the beat.
         let count = NonZeroUsize::new(FIXED + 2 * workers + 1).unwrap_or(NonZeroUsize::MIN);
         let cells = sys::shared::share_cells(count)?;
         let split = || -> Option<Self> {
             let (instances, rest) = cells.split_first_chunk()?;
+            let (held, rest) = rest.split_first_chunk()?;
             let (counts, rest) = rest.split_first_chunk()?;
             let (complaints, rest) = rest.split_first_chunk()?;
             let (stages, rest) = rest.split_first_chunk()?;
@@ -58,6 +62,7 @@ impl Shared {
             let (workers, beats) = rest.split_at_checked(workers)?;
             Some(Shared {
                 instances: Instances::new(instances),
+                held: Held::new(held),
                 counters: Counters::new(counts, workers),
                 stages: Stages::new(stages),
                 beats: Beats::new(beats),

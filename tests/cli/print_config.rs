@@ -76,6 +76,7 @@ fn word() -> impl Strategy<Value = OsString> {
         "--privacy",
         "--s25r",
         "--targrey",
+        "--tarpit-per-message",
         "--tarpit",
         "--lookup-by-host",
         "--auto-whitelist-clients",

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use postgrey::policy::record::Database;
 use postgrey::sys::clock;
@@ -58,6 +59,7 @@ fn choose(random: &mut Random) -> Chosen {
         (30, "--lookup-by-host".into()),
         (30, "--privacy".into()),
         (40, "--targrey".into()),
+        (50, "--tarpit-per-message".into()),
         (20, format!("--tarpit={}", number(random, 100))),
         (20, "--greylist-action=DEFER".into()),
         (20, "--greylist-text=Try again later --privacy, %s s".into()),
@@ -84,7 +86,14 @@ fn choose(random: &mut Random) -> Chosen {
 struct Mail {
     address: &'static str,
     sender: &'static str,
+    recipient: &'static str,
     state: &'static str,
+}
+
+/// An instance that no other mail has, as Postfix makes them.
+fn new_instance() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    format!("1a2b.{:x}.0", NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Mail {
@@ -92,17 +101,23 @@ impl Mail {
         Mail {
             address: random.pick::<&str>(&CLIENTS),
             sender: random.pick::<&str>(&SENDERS),
+            recipient: RECIPIENT,
             state: if random.percent(20) { "DATA" } else { "RCPT" },
         }
     }
 
     fn ask(&self, client: &mut Client, time: f64) -> String {
+        self.ask_of(&new_instance(), client, time)
+    }
+
+    fn ask_of(&self, instance: &str, client: &mut Client, time: f64) -> String {
         let time = format!("{time}");
         let reply = client.ask(&[
             ("client_address", self.address),
             ("client_name", "unknown"),
             ("sender", self.sender),
-            ("recipient", RECIPIENT),
+            ("recipient", self.recipient),
+            ("instance", instance),
             ("protocol_state", self.state),
             ("policy_test_time", &time),
         ]);
@@ -114,7 +129,7 @@ impl Mail {
         let words = [
             format!("--client-address={}", self.address),
             format!("--sender={}", self.sender),
-            format!("--recipient={RECIPIENT}"),
+            format!("--recipient={}", self.recipient),
             format!("--state={}", self.state),
             format!("--at={time}"),
         ];
@@ -125,6 +140,7 @@ impl Mail {
         let line = |start: &str| text.lines().find_map(|line| line.strip_prefix(start));
         Explained {
             reply: without_date(line("answer       action=").expect("an answer")),
+            decision: line("decision     ").expect("a decision").to_owned(),
             triplet: line("greylist     ").unwrap_or_default().to_owned(),
         }
     }
@@ -132,6 +148,7 @@ impl Mail {
 
 struct Explained {
     reply: String,
+    decision: String,
     triplet: String,
 }
 
@@ -215,7 +232,10 @@ fn try_options(random: &mut Random, chosen: &Chosen, db: &Path, client: &mut Cli
     let agree = |random: &mut Random, client: &mut Client| {
         let mail = Mail::choose(random);
         let said = mail.explain(db, now);
-        assert_eq!(mail.ask(client, now), said.reply, "{mail:?}");
+        let instance = new_instance();
+        let reply = mail.ask_of(&instance, client, now);
+        assert_eq!(reply, said.reply, "{mail:?}");
+        further_recipient(chosen, db, &mail, &reply, &instance, client, now);
     };
     agree(random, client);
 
@@ -306,6 +326,37 @@ fn try_options(random: &mut Random, chosen: &Chosen, db: &Path, client: &mut Cli
         is_hashed || has_neighbour(&mail) || is_held_back(&reply),
         "{reply}"
     );
+}
+
+/// A further recipient of a mail whose first one got this reply: what is said of it by
+/// itself, unless the server has held the mail, which is said, too.
+fn further_recipient(
+    chosen: &Chosen,
+    db: &Path,
+    mail: &Mail,
+    first: &str,
+    instance: &str,
+    client: &mut Client,
+    now: f64,
+) {
+    let other = Mail {
+        recipient: "carol@example.org",
+        state: "RCPT",
+        ..*mail
+    };
+    let has = |word: &str| chosen.words.iter().any(|own| own == word);
+    let holds_once = has("--targrey") && has("--tarpit-per-message");
+    let said = other.explain(db, now);
+    let is_greylisted = said.decision.starts_with("greylisted: ");
+    let is_told = said.decision.contains("passes if its mail was held");
+    assert_eq!(is_told, holds_once && is_greylisted, "{}", said.decision);
+    let expected = match holds_once && first.starts_with("SLEEP") && is_held_back(&said.reply) {
+        true => "DUNNO",
+        // A mail gets one header.
+        false if first.starts_with("PREPEND") && said.reply.starts_with("PREPEND") => "DUNNO",
+        false => &said.reply,
+    };
+    assert_eq!(other.ask_of(instance, client, now), expected, "{other:?}");
 }
 
 /// In its network another client may have used the triplet last.

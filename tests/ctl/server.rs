@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use postgrey::config::{self, Invocation, whitelists};
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
+use postgrey::policy::held::Held;
 use postgrey::policy::instances::Instances;
 use postgrey::policy::request::{Attribute, Request};
 use postgrey::policy::triplet::Keys;
@@ -38,8 +39,25 @@ pub fn request(attributes: &[(Attribute, &str)]) -> Request {
     request
 }
 
-/// What a server would answer at this time, and do.
+/// What a server would answer at this time, and do, that has held no mail yet.
 pub fn ask(policy: &Policy, store: &mut dyn Store, request: &Request, now: f64) -> String {
+    ask_again(policy, store, request, now, Held::new(&no_mails()))
+}
+
+/// A table of held mails with nothing in it.
+pub fn no_mails() -> Box<[AtomicU64; Held::CELLS]> {
+    let cells: Vec<AtomicU64> = (0..Held::CELLS).map(|_| AtomicU64::new(0)).collect();
+    cells.try_into().unwrap()
+}
+
+/// The same, of one that remembers these.
+pub fn ask_again(
+    policy: &Policy,
+    store: &mut dyn Store,
+    request: &Request,
+    now: f64,
+    held: Held,
+) -> String {
     let mut keys = Keys::default();
     let decision = match policy.examine(request, now, &mut keys) {
         Examined::Decided(decision) => decision,
@@ -51,6 +69,7 @@ pub fn ask(policy: &Policy, store: &mut dyn Store, request: &Request, now: f64) 
             Decision::Stored(outcomes[0])
         }
     };
+    let decision = policy.settle(request, decision, held, now);
     let cells = std::array::from_fn(|_| AtomicU64::new(0));
     let surroundings = Surroundings {
         instances: Instances::new(&cells),

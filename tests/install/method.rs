@@ -135,6 +135,8 @@ pub(super) const GOOD: [(&str, &str, &[&str]); 54] = [
     ("tarpit", "0", &["--tarpit=0"]),
     ("targrey", "true", &["--targrey"]),
     ("targrey", "false", &[]),
+    ("tarpit_per_message", "true", &["--tarpit-per-message"]),
+    ("tarpit_per_message", "false", &[]),
     ("log_tarpit", "true", &["--log-tarpit"]),
     ("log_tarpit", "false", &[]),
     (
@@ -253,6 +255,7 @@ pub(super) const WRONG: [(&str, &str, &str); 59] = [
     ("max_age", "0", "'0' is no number from 1 to 3650"),
     ("retry_count", "0", "'0' is no number from 1 to 1000"),
     ("tarpit", "3601", "'3601' is no number from 0 to 3600"),
+    ("tarpit_per_message", "on", "'on' is neither true nor false"),
     ("log_tarpit", "1", "'1' is neither true nor false"),
     ("targrey", "yes", "'yes' is neither true nor false"),
     (

@@ -9,6 +9,7 @@
 mod faults;
 mod greylisting;
 mod instance;
+mod per_message;
 mod script;
 #[path = "../common/server.rs"]
 mod server;
@@ -88,6 +89,7 @@ fn main() {
     scenarios.extend(greylisting::scenarios(&home));
     scenarios.extend(texts::scenarios());
     scenarios.extend(targrey::scenarios(&home));
+    scenarios.extend(per_message::scenarios());
     scenarios.extend(faults::scenarios());
     scenarios.extend(script::scenarios());
     scenarios.extend(tables::scenarios(&home));

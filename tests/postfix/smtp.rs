@@ -60,6 +60,18 @@ impl Smtp {
         self.read(start)
     }
 
+    /// Sends lines without waiting for their replies.
+    pub fn send(&mut self, lines: &[String]) {
+        let mut text = lines.join("\r\n");
+        text.push_str("\r\n");
+        self.stream.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The next reply to what was sent; its time is from this call on.
+    pub fn reply(&mut self) -> Reply {
+        self.read(Instant::now())
+    }
+
     fn read(&mut self, start: Instant) -> Reply {
         let mut line = String::new();
         loop {

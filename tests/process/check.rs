@@ -140,6 +140,11 @@ fn what_a_start_survives_is_a_note() {
              not longer than the delay of 7200 s\n",
         ),
         (
+            &["--tarpit-per-message", "--tarpit=65"],
+            "note: --tarpit-per-message: of no use without --targrey\n",
+        ),
+        (&["--tarpit-per-message", "--targrey"], ""),
+        (
             &["--tarpit=301", "--targrey"],
             "note: --tarpit: 301 s are more than the 300 s for which mail servers wait: all of \
              them give up\n",

@@ -136,6 +136,10 @@ impl Text {
             let data = case.answer_at_data(&mut memory.clone(), answer.time);
             let text = format!("if it waits, at DATA: action={}", escaped(&data.reply));
             self.item("next", &text)?;
+            if case.holds_once() {
+                let text = "if it waits, further recipients of its mail: action=DUNNO";
+                self.item("next", text)?;
+            }
         }
         let tries = case.next_tries(memory, answer);
         for one in &tries {
@@ -204,7 +208,8 @@ fn reason(rules: &Rules, case: &Case, decision: &Decision) -> String {
             "passes: the client name does not look like a dial-up line (--s25r)".into()
         }
         Decision::StoreFailed => "the store failed".into(),
-        Decision::Stored(outcome) => stored_reason(rules, outcome),
+        // Which mails were held only the server knows.
+        Decision::Stored(outcome) | Decision::HeldBefore(outcome) => stored_reason(rules, outcome),
     }
 }
 
@@ -234,6 +239,12 @@ fn line_of_file(file: &Path, number: usize) -> Option<String> {
         .split(|&octet| octet == b'\n')
         .nth(number.checked_sub(1)?)?;
     Some(escaped(line.trim_ascii()))
+}
+
+/// True where the server also goes by the mails that it remembers as held.
+fn is_told_of_held_mails(rules: &Rules, outcome: &Outcome) -> bool {
+    let is_greylisted = matches!(outcome.verdict, Verdict::Greylist { .. });
+    is_greylisted && rules.targrey && rules.tarpit_per_message
 }
 
 fn stored_reason(rules: &Rules, outcome: &Outcome) -> String {
@@ -268,6 +279,9 @@ fn stored_reason(rules: &Rules, outcome: &Outcome) -> String {
         }
         Verdict::Pass { waited, .. } => format!("passes: first seen {waited} s ago"),
     };
+    if is_told_of_held_mails(rules, outcome) {
+        text.push_str("; passes if its mail was held for another recipient (--tarpit-per-message)");
+    }
     if outcome.clock_corrected {
         text.push_str("; the first time lay in the future");
     }

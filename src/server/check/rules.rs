@@ -23,6 +23,9 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
     if !settings.s25r && !settings.s25r_except.is_empty() {
         findings.note("--s25r-except: of no use without --s25r");
     }
+    if rules.tarpit_per_message && !rules.targrey {
+        findings.note("--tarpit-per-message: of no use without --targrey");
+    }
     check_sleep(settings, findings);
 }
 
