@@ -97,7 +97,7 @@ pub(super) fn under_each_shell(test: impl Fn(&Place)) {
 }
 
 /// Each property, a value as svcprop shows it, and the options it becomes.
-pub(super) const GOOD: [(&str, &str, &[&str]); 54] = [
+pub(super) const GOOD: [(&str, &str, &[&str]); 56] = [
     ("inet", "127.0.0.1:60000", &["--inet=127.0.0.1:60000"]),
     (
         "inet",
@@ -194,7 +194,7 @@ pub(super) const GOOD: [(&str, &str, &[&str]); 54] = [
 ];
 
 /// Each property, a bad value as svcprop shows it, and what is said about it.
-pub(super) const WRONG: [(&str, &str, &str); 59] = [
+pub(super) const WRONG: [(&str, &str, &str); 60] = [
     ("inet", "smtp", "'smtp' does not end with a port"),
     ("inet", "host:", "'host:' does not end with a port"),
     ("inet", "1:70000", "'1:70000': a port is from 1 to 65535"),
