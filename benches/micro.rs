@@ -16,6 +16,7 @@ use postgrey::config::whitelists;
 use postgrey::policy::apply::Reading;
 use postgrey::policy::command::{Command, Now, Outcome, Verdict};
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
+use postgrey::policy::held::Held;
 use postgrey::policy::instances::Instances;
 use postgrey::policy::request::{Attribute, Event, Request, RequestReader};
 use postgrey::policy::rules::{Compat, Rules};
@@ -196,6 +197,35 @@ fn decide_new(bencher: Bencher) {
         };
         black_box(command);
         answer(&policy, request, &Decision::Stored(outcome), &mut buffers);
+    });
+}
+
+/// What `--tarpit-per-message` adds for a further recipient of a mail that was held.
+#[divan::bench(min_time = 0.2)]
+fn find_held_mail(bencher: Bencher) {
+    let (mut policy, reader) = (policy(), read(false));
+    policy.rules.targrey = true;
+    policy.rules.tarpit_per_message = true;
+    let cells: Vec<AtomicU64> = (0..Held::CELLS).map(|_| AtomicU64::new(0)).collect();
+    let cells: Box<[AtomicU64; Held::CELLS]> = cells.try_into().unwrap();
+    let stored = |verdict| {
+        Decision::Stored(Outcome {
+            verdict,
+            ..Outcome::default()
+        })
+    };
+    let settle = |verdict| {
+        let request = black_box(reader.request());
+        let held = Held::new(&cells);
+        policy.settle(request, stored(verdict), held, TIME as f64)
+    };
+    settle(Verdict::Tarpit);
+    bencher.bench_local(|| {
+        let found = settle(Verdict::Greylist {
+            is_new: true,
+            missing: 300.0,
+        });
+        assert!(matches!(found, Decision::HeldBefore(_)));
     });
 }
 

@@ -128,12 +128,11 @@ impl Policy {
         held: Held,
         clock: f64,
     ) -> Decision {
-        let is_wanted = self.rules.targrey && self.rules.tarpit_per_message;
         let Decision::Stored(outcome) = decision else {
             return decision;
         };
         let is_held_back = matches!(outcome.verdict, Verdict::Tarpit | Verdict::Greylist { .. });
-        if !is_wanted || !is_held_back {
+        if !self.rules.holds_mails_once() || !is_held_back {
             return decision;
         }
         let Some(mail) = Mail::of(request) else {

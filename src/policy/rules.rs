@@ -92,6 +92,14 @@ pub struct Rules {
     pub log_tarpit: bool,
 }
 
+impl Rules {
+    /// True if a mail that waits in the tarpit is not held again for its further
+    /// recipients.
+    pub fn holds_mails_once(&self) -> bool {
+        self.targrey && self.tarpit_per_message
+    }
+}
+
 impl Default for Rules {
     fn default() -> Self {
         Rules {

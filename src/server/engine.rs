@@ -278,9 +278,13 @@ impl Engine {
         decision: &Decision,
         replies: &mut Replies,
     ) -> ControlFlow<Advance> {
-        let (held, clock) = (self.shared.held, clock::seconds());
-        let decision = &self.policy.settle(reader.request(), *decision, held, clock);
-        self.count(decision);
+        let (request, mut decision) = (reader.request(), *decision);
+        // Others need no second look at the clock.
+        if self.policy.rules.holds_mails_once() {
+            let (held, clock) = (self.shared.held, clock::seconds());
+            decision = self.policy.settle(request, decision, held, clock);
+        }
+        self.count(&decision);
         let surroundings = Surroundings {
             instances: self.shared.instances,
             version: VERSION,
@@ -288,8 +292,8 @@ impl Engine {
         };
         let log = &self.log;
         let answered = self.policy.answer(
-            reader.request(),
-            decision,
+            request,
+            &decision,
             &surroundings,
             &mut replies.octets,
             &mut self.line,
@@ -313,16 +317,17 @@ impl Engine {
             Decision::RecipientWhitelisted => Counter::PassRecipientWhitelist,
             Decision::NotSuspicious => Counter::PassNotS25r,
             Decision::StoreFailed => Counter::StoreErrors,
-            Decision::HeldBefore(outcome) => {
-                self.watch_records(outcome);
-                Counter::PassHeldBefore
-            }
-            Decision::Stored(outcome) => {
-                self.watch_records(outcome);
+            Decision::Stored(outcome) | Decision::HeldBefore(outcome) => {
+                if outcome.bad_record {
+                    counters.add(Counter::BadRecords, 1);
+                    self.log
+                        .complain("a record could not be read and was taken for absent");
+                }
                 if outcome.client_whitelisted {
                     counters.add(Counter::ClientsWhitelisted, 1);
                 }
                 match outcome.verdict {
+                    _ if matches!(decision, Decision::HeldBefore(_)) => Counter::PassHeldBefore,
                     Verdict::ClientAutoWhitelisted => Counter::PassClientAwl,
                     Verdict::TarpitPassed { .. } => Counter::TarpitPassed,
                     Verdict::Tarpit => Counter::Tarpitted,
@@ -333,14 +338,6 @@ impl Engine {
             }
         };
         counters.add(counter, 1);
-    }
-
-    fn watch_records(&self, outcome: &Outcome) {
-        if outcome.bad_record {
-            self.shared.counters.add(Counter::BadRecords, 1);
-            self.log
-                .complain("a record could not be read and was taken for absent");
-        }
     }
 }
 

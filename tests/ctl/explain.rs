@@ -85,7 +85,7 @@ fn agree(options: &[&str], store: &mut dyn Store, rounds: usize) {
     // The mails that were held, which only the server remembers.
     let (cells, mut held) = (no_mails(), HashMap::new());
     let mut mail = (0, Vec::new());
-    let holds_once = policy.rules.targrey && policy.rules.tarpit_per_message;
+    let holds_once = policy.rules.holds_mails_once();
     for round in 0..rounds {
         now += [0.0, 1.0, 60.0, 299.0, 300.0, 4000.0, 86400.0][random.below(7) as usize];
         let mut request = random.request();
@@ -451,4 +451,39 @@ fn the_rule_of_s25r_or_the_exception_is_named() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn what_only_the_server_remembers_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(
+        dir.path(),
+        &[(Database::Tarpit, b"192.0.2.7", b"1700000000")],
+    );
+    let explain = |address: &str, options: &[&str]| {
+        let client = format!("--client-address={address}");
+        let words = ["explain", "--at=1700000100", &client, "--", "--targrey"];
+        ctl(dir.path(), &[&words[..], options].concat()).ok()
+    };
+    let held = "passes if its mail was held for another recipient (--tarpit-per-message)";
+    let further = "next         if it waits, further recipients of its mail: action=DUNNO\n";
+    let one = ["--tarpit-per-message"];
+    for (address, options, is_said) in [
+        ("192.0.2.7", &one[..], [true, false]),
+        ("192.0.2.8", &one, [false, true]),
+        ("192.0.2.7", &[], [false, false]),
+        ("192.0.2.8", &[], [false, false]),
+    ] {
+        let text = explain(address, options);
+        let own = [held, further].map(|part| text.contains(part));
+        assert_eq!(own, is_said, "{address} {options:?}: {text}");
+    }
+    // Not without the tarpit of taRgrey.
+    let words = [
+        "explain",
+        "--client-address=192.0.2.7",
+        "--",
+        "--tarpit-per-message",
+    ];
+    assert!(!ctl(dir.path(), &words).ok().contains(held));
 }

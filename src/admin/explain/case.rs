@@ -164,12 +164,6 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// True if a mail that waits in the tarpit is not held again for its further
-    /// recipients.
-    pub fn holds_once(&self) -> bool {
-        self.policy.rules.targrey && self.policy.rules.tarpit_per_message
-    }
-
     /// The tries to come, until one passes: the first when the delay is over,
     /// the others at some distance. None if `last` was let through.
     pub fn next_tries(&self, memory: &mut MemoryStore, last: &Answer) -> Vec<Answer> {

@@ -71,7 +71,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     let answer = case.answer(&mut memory, now);
     text.item("decision", &reason(&policy.rules, &case, &answer.decision))?;
     text.show_answer("answer", &answer)?;
-    text.show_future(&case, &mut memory, &answer)?;
+    text.show_future(&policy.rules, &case, &mut memory, &answer)?;
     text.0.finish()
 }
 
@@ -122,6 +122,7 @@ impl Text {
 
     fn show_future(
         &mut self,
+        rules: &Rules,
         case: &Case,
         memory: &mut crate::store::memory::MemoryStore,
         answer: &Answer,
@@ -136,7 +137,7 @@ impl Text {
             let data = case.answer_at_data(&mut memory.clone(), answer.time);
             let text = format!("if it waits, at DATA: action={}", escaped(&data.reply));
             self.item("next", &text)?;
-            if case.holds_once() {
+            if rules.holds_mails_once() {
                 let text = "if it waits, further recipients of its mail: action=DUNNO";
                 self.item("next", text)?;
             }
@@ -244,7 +245,7 @@ fn line_of_file(file: &Path, number: usize) -> Option<String> {
 /// True where the server also goes by the mails that it remembers as held.
 fn is_told_of_held_mails(rules: &Rules, outcome: &Outcome) -> bool {
     let is_greylisted = matches!(outcome.verdict, Verdict::Greylist { .. });
-    is_greylisted && rules.targrey && rules.tarpit_per_message
+    is_greylisted && rules.holds_mails_once()
 }
 
 fn stored_reason(rules: &Rules, outcome: &Outcome) -> String {
