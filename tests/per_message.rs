@@ -346,6 +346,33 @@ fn it_is_counted_and_forgotten_with_the_server() {
 }
 
 #[test]
+fn thousands_wait_at_the_same_time() {
+    const MAILS: usize = 3000;
+    let dir = test_dir();
+    let server = Server::start(
+        dir.path(),
+        &["--targrey", "--tarpit-per-message", "--sync=none"],
+    );
+    let mut clients = [server.connect(), server.connect()];
+    let mut ask = |mail: usize, recipient: &str| {
+        clients[(mail + recipient.len()) % 2].ask(&[
+            ("instance", &format!("1a2b.{mail:x}.0")),
+            (
+                "client_address",
+                &format!("198.18.{}.{}", mail / 250, mail % 250),
+            ),
+            ("recipient", recipient),
+        ])
+    };
+    for mail in 0..MAILS {
+        assert_eq!(ask(mail, "a@b"), "SLEEP 125");
+    }
+    // Over the other connection.
+    let let_go = (0..MAILS).filter(|&mail| ask(mail, "cd@e") == "DUNNO");
+    assert_eq!(let_go.count(), MAILS);
+}
+
+#[test]
 fn a_session_of_spawn_remembers_its_own_mails() {
     let dir = test_dir();
     let options = ["--targrey", "--tarpit-per-message", "--tarpit=7"];

@@ -2,7 +2,7 @@
 //! senders is still there has waited, and their further recipients pass.
 //!
 //! Postfix asks for all recipients of a mail under the same `instance`, and under
-//! a new one in each new session: whoever hangs up is not found here. All workers
+//! a new one for each mail and session: whoever hangs up is not found here. All workers
 //! share one table. A place of it is one atomic cell, so that it can lie in
 //! shared memory and a process killed at any point leaves it usable. What the
 //! table has forgotten is greylisted as without it.

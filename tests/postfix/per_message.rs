@@ -121,6 +121,12 @@ fn patient(stage: &Stage, port: u16, server: &Server, number: usize) {
     let mails = stage.postfix.wait_for_mail(&who, number).len();
     check(mails == number, &format!("{who}: delivered to all"), mails);
     check_records(server, &who, &address, number);
+    let next = smtp.offer("b@s.example", &recipient(1));
+    check(
+        next.code == 250 && next.time >= SLEEP,
+        &format!("{who}: the next mail of the session is held, too"),
+        &next,
+    );
 }
 
 /// What a client sends that has learnt that it need not wait.
