@@ -38,6 +38,7 @@ MANSECT = 8
 SYSCONFDIR = /etc/postfix
 WHITELIST_CLIENTS = $(SYSCONFDIR)/postgrey_whitelist_clients
 WHITELIST_RECIPIENTS = $(SYSCONFDIR)/postgrey_whitelist_recipients
+POOL_DOMAINS = $(SYSCONFDIR)/postgrey_pools
 # Tables of Postfix: about whom it does not ask the server.
 CLIENT_TABLE = $(SYSCONFDIR)/whitelist_client
 RECIPIENT_TABLE = $(SYSCONFDIR)/whitelist_recipient
@@ -62,7 +63,8 @@ CARGOFLAGS = --locked
 BUILD_ENV = POSTGREY_SYSCONFDIR='$(SYSCONFDIR)' POSTGREY_DBDIR='$(DBDIR)' \
 	POSTGREY_USER='$(USER)' POSTGREY_GROUP='$(GROUP)' \
 	POSTGREY_WHITELIST_CLIENTS='$(WHITELIST_CLIENTS)' \
-	POSTGREY_WHITELIST_RECIPIENTS='$(WHITELIST_RECIPIENTS)'
+	POSTGREY_WHITELIST_RECIPIENTS='$(WHITELIST_RECIPIENTS)' \
+	POSTGREY_POOL_DOMAINS='$(POOL_DOMAINS)'
 
 # Puts this installation's places where the sources have the usual ones.
 PLACES = sed -e 's|/usr/local/sbin/|$(SBINDIR)/|g' \
@@ -73,6 +75,7 @@ PLACES = sed -e 's|/usr/local/sbin/|$(SBINDIR)/|g' \
 	-e 's|/etc/postfix/whitelist_recipient|$(RECIPIENT_TABLE)|g' \
 	-e 's|/etc/postfix/postgrey_whitelist_clients|$(WHITELIST_CLIENTS)|g' \
 	-e 's|/etc/postfix/postgrey_whitelist_recipients|$(WHITELIST_RECIPIENTS)|g' \
+	-e 's|/etc/postfix/postgrey_pools|$(POOL_DOMAINS)|g' \
 	-e 's|/etc/postfix/permit_client_nots25r|$(SYSCONFDIR)/permit_client_nots25r|g' \
 	-e 's|/etc/default/postgrey|$(DEFAULTDIR)/postgrey|g' \
 	-e 's|/etc/init\.d/postgrey|$(INITDIR)/postgrey|g' \
@@ -183,11 +186,12 @@ install: build-for-install
 	}; \
 	keep conf/postgrey_whitelist_clients '$(DESTDIR)$(WHITELIST_CLIENTS)' && \
 	keep conf/postgrey_whitelist_recipients '$(DESTDIR)$(WHITELIST_RECIPIENTS)' && \
+	keep conf/postgrey_pools '$(DESTDIR)$(POOL_DOMAINS)' && \
 	keep conf/permit_client_nots25r '$(DESTDIR)$(SYSCONFDIR)/permit_client_nots25r' && \
 	keep conf/whitelist_client '$(DESTDIR)$(CLIENT_TABLE)' && \
 	keep conf/whitelist_recipient '$(DESTDIR)$(RECIPIENT_TABLE)'
 	@for file in conf/main.cf.example conf/master.cf.example conf/postgrey_whitelist_clients \
-		conf/postgrey_whitelist_recipients conf/permit_client_nots25r \
+		conf/postgrey_whitelist_recipients conf/postgrey_pools conf/permit_client_nots25r \
 		conf/whitelist_client conf/whitelist_recipient \
 		README.md CHANGELOG.md COPYING; do \
 		to='$(DESTDIR)$(DOCDIR)'/`basename "$$file"`; \
@@ -289,7 +293,7 @@ uninstall:
 		rm -f '$(DESTDIR)$(MANDIR)'/man`echo "$$name" | sed 's/.*\.//'`/"$$name"; \
 	done
 	@for file in main.cf.example master.cf.example postgrey_whitelist_clients \
-		postgrey_whitelist_recipients permit_client_nots25r \
+		postgrey_whitelist_recipients postgrey_pools permit_client_nots25r \
 		whitelist_client whitelist_recipient \
 		README.md CHANGELOG.md COPYING; do \
 		rm -f '$(DESTDIR)$(DOCDIR)'/"$$file"; \
@@ -297,8 +301,8 @@ uninstall:
 	@rmdir '$(DESTDIR)$(DOCDIR)' 2>/dev/null || :
 	@echo
 	@echo 'Kept: $(WHITELIST_CLIENTS), $(WHITELIST_RECIPIENTS),'
-	@echo '      $(SYSCONFDIR)/permit_client_nots25r, $(CLIENT_TABLE),'
-	@echo '      $(RECIPIENT_TABLE), $(DEFAULTDIR)/postgrey,'
+	@echo '      $(POOL_DOMAINS), $(SYSCONFDIR)/permit_client_nots25r,'
+	@echo '      $(CLIENT_TABLE), $(RECIPIENT_TABLE), $(DEFAULTDIR)/postgrey,'
 	@echo '      the database in $(DBDIR), user $(USER), group $(GROUP)'
 
 # GNU make takes these for names of files otherwise; others ignore it.

@@ -343,6 +343,7 @@ fn store_read_awl(bencher: Bencher) {
         now: Now::new(TIME as f64, None),
         address: key,
         client: b"192.0.2.1",
+        own_client: b"",
         triplet: b"192.0.2.0/a@b.example/c@d.example",
         octet: b"1",
         is_data: false,

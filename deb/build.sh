@@ -54,6 +54,7 @@ gzip -9 -n -c deb/NEWS.Debian >"$root/usr/share/doc/postgrey/NEWS.Debian.gz"
 rm "$root/usr/share/doc/postgrey/postgrey_whitelist_clients" \
         "$root/usr/share/doc/postgrey/postgrey_whitelist_recipients" \
         "$root/usr/share/doc/postgrey/permit_client_nots25r" \
+        "$root/usr/share/doc/postgrey/postgrey_pools" \
         "$root/usr/share/doc/postgrey/whitelist_client" \
         "$root/usr/share/doc/postgrey/whitelist_recipient" \
         "$root/usr/share/doc/postgrey/COPYING"

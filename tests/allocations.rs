@@ -247,6 +247,31 @@ fn no_mail_that_is_held_allocates() {
 }
 
 #[test]
+fn no_client_of_a_pool_allocates() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    settings.rules.by_domain = true;
+    let mut process = Process::new(folder.path(), &settings);
+    for round in 0..2 {
+        for name in [
+            "Mail-ed1-f53.Example.org",
+            "mx.example.co.uk",
+            "host-192-0-2-1.example.net",
+            "dhcp7.example.net",
+            "unknown",
+        ] {
+            let (reply, allocations) = process.ask_for(name);
+            assert!(
+                reply.starts_with("action=DEFER_IF_PERMIT "),
+                "{name}: {reply}"
+            );
+            // The first round makes the buffers, and those of the expressions.
+            assert!(round == 0 || allocations == 0, "{name}: {allocations}");
+        }
+    }
+}
+
+#[test]
 fn no_name_allocates_when_it_is_judged() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings {

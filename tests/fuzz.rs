@@ -51,6 +51,7 @@ fn policy(compat: Compat) -> Policy {
         texts: Texts::default(),
         whitelists: Whitelists {
             s25r: None,
+            pools: None,
             clients: ClientWhitelist::new(compat),
             recipients: RecipientWhitelist::new(),
         },
@@ -159,6 +160,7 @@ fn try_records(input: &[u8]) {
                 now: Now::new(1.7e9, None),
                 address: b"k",
                 client: b"k",
+                own_client: b"",
                 triplet: b"k",
                 octet: b"1",
                 is_data,

@@ -189,7 +189,7 @@ proptest! {
     ) {
         let [address, client, triplet, octet] = &texts;
         let now = Now { seconds, text: text.as_deref() };
-        let command = Command { now, address, client, triplet, octet, is_data };
+        let command = Command { now, address, client, own_client: address, triplet, octet, is_data };
         let mut encoded = Vec::new();
         command.encode(&mut encoded);
         encoded.extend_from_slice(&after);
@@ -301,6 +301,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                 },
                 whitelists: Whitelists {
                     s25r: None,
+                    pools: None,
                     clients: ClientWhitelist::new(compat),
                     recipients: RecipientWhitelist::new(),
                 },
@@ -402,6 +403,7 @@ proptest! {
                 now: Now::new(now, None),
                 address: b"192.0.2.91",
                 client: b"192.0.2.91",
+                own_client: b"",
                 triplet: b"192.0.2.0/a@b/c@d",
                 octet: b"91",
                 is_data: false,

@@ -341,6 +341,7 @@ pub fn fill(dbdir: &Path, triplets: Vec<(Vec<u8>, u64)>, expired: u64) -> io::Re
                     now: Now::new((now - age) as f64, None),
                     address: b"192.0.2.1",
                     client: b"192.0.2.1",
+                    own_client: b"",
                     triplet: key,
                     octet: b"1",
                     is_data: false,

@@ -7,7 +7,7 @@ use super::complain;
 use super::environment::open_writer;
 use super::escape::{escaped, unescape};
 use super::failure::Failure;
-use super::keys::{Named, parsed, split_length};
+use super::keys::{Named, known_domain, parsed, split_length};
 use super::options::Id;
 use super::output::Output;
 use super::records::{database_with_name, each_record, short_name};
@@ -23,19 +23,28 @@ use crate::sys::clock;
 /// `add client ADDRESS`.
 pub fn add(words: &Words) -> Result<(), Failure> {
     if words.operand(0) != b"client" {
-        return Err(Failure::usage("Usage: postgreyctl add client ADDRESS"));
+        return Err(Failure::usage(
+            "Usage: postgreyctl add client ADDRESS|DOMAIN",
+        ));
     }
-    let rules = server_options::settings(words)?.rules;
+    let settings = server_options::settings(words)?;
+    let rules = &settings.rules;
     let limit = rules.auto_whitelist.ok_or_else(|| {
         Failure::error(
             "the auto-whitelist is off (--auto-whitelist-clients=0): nothing would look at it",
         )
     })?;
+    // A name is not asked for: an address is added as such, in a pool, too.
+    let domain = known_domain(&settings, words.operand(1), b"");
     let keys = Named {
-        address: one_address(words.operand(1))?,
+        address: match domain.is_empty() {
+            true => one_address(words.operand(1))?,
+            false => words.operand(1),
+        },
+        domain: &domain,
         ..Named::default()
     }
-    .keys(&rules)?;
+    .keys(rules)?;
     let mut store = open_writer(&words.dbdir())?;
     let now = clock::seconds();
     store.edit(&mut |records| {
@@ -70,7 +79,8 @@ fn one_address(text: &[u8]) -> Result<&[u8], Failure> {
 /// `delete client|tarpit ADDRESS`, `delete triplet KEY` or
 /// `delete triplet CLIENT SENDER RECIPIENT`.
 pub fn delete(words: &Words) -> Result<(), Failure> {
-    let rules = server_options::settings(words)?.rules;
+    let settings = server_options::settings(words)?;
+    let rules = &settings.rules;
     let kind = words.operand(0);
     let database = match kind {
         b"triplet" => Database::Greylist,
@@ -91,11 +101,12 @@ pub fn delete(words: &Words) -> Result<(), Failure> {
         name,
         sender: &second,
         recipient: &third,
+        domain: &known_domain(&settings, &first, name),
     };
     let keys = match (database, words.operands.len()) {
-        (Database::Greylist, 4) => vec![named.keys(&rules)?.triplet],
+        (Database::Greylist, 4) => vec![named.keys(rules)?.triplet],
         (Database::Greylist, 2) => vec![first],
-        (_, 2) => client_keys(&named, &rules, &first)?,
+        (_, 2) => client_keys(&named, rules, &first)?,
         _ => {
             return Err(Failure::usage(
                 "Usage: postgreyctl delete client ADDRESS | tarpit ADDRESS | \
@@ -117,28 +128,32 @@ fn client_keys(named: &Named, rules: &Rules, text: &[u8]) -> Result<Vec<Vec<u8>>
     if parsed(text).is_some() || rules.compat.addresses_are_text() {
         return named.client_keys(rules);
     }
-    Ok(vec![text.to_vec()])
+    Ok(vec![text.to_ascii_lowercase(), text.to_vec()])
 }
 
 /// `forget ADDRESS`: its records on the auto-whitelist and in the tarpit, and
 /// the triplets that are its own or that it used last.
 pub fn forget(words: &Words) -> Result<(), Failure> {
-    let rules = server_options::settings(words)?.rules;
+    let settings = server_options::settings(words)?;
+    let rules = &settings.rules;
     let address = words.operand(0);
     let name = words.octets(Id::ClientName).unwrap_or_default();
+    // What belongs to the pool of an address is not its own.
+    let domain = known_domain(&settings, address, b"");
     let named = Named {
         address,
         name,
+        domain: &domain,
         ..Named::default()
     };
-    let own_octet = named.keys(&rules)?.octet;
+    let own_octet = named.keys(rules)?.octet;
     let mut targets = Vec::new();
-    for key in named.client_keys(&rules)? {
+    for key in named.client_keys(rules)? {
         targets.push((Database::Clients, key.clone()));
         targets.push((Database::Tarpit, key));
     }
     let mut store = open_writer(&words.dbdir())?;
-    for start in named.key_starts(&rules)? {
+    for start in named.key_starts(rules)? {
         each_record(&mut store, Database::Greylist, &start, &mut |record| {
             // Its network is shared: what a neighbour used last is his.
             let octet = TripletRecord::parse(&record.value).map_or(&[][..], |record| record.octet);
@@ -194,17 +209,19 @@ fn remove(store: &mut LmdbStore, targets: Vec<(Database, Vec<u8>)>) -> Result<us
 /// `pass SENDER RECIPIENT [ADDRESS]`: the triplet is written as one that has
 /// waited and was let through.
 pub fn pass(words: &Words) -> Result<(), Failure> {
-    let rules = server_options::settings(words)?.rules;
+    let settings = server_options::settings(words)?;
+    let rules = &settings.rules;
     let name = words.octets(Id::ClientName).unwrap_or_default();
     let named = Named {
         address: words.operand(2),
         name,
         sender: words.operand(0),
         recipient: words.operand(1),
+        domain: &known_domain(&settings, words.operand(2), name),
     };
     let dbdir = words.dbdir();
     let (mut store, keys) = if words.operands.len() == 3 {
-        let keys = named.keys(&rules)?;
+        let keys = named.keys(rules)?;
         (
             open_writer(&dbdir)?,
             Triplets::from([(keys.triplet, keys.octet)]),
@@ -214,7 +231,7 @@ pub fn pass(words: &Words) -> Result<(), Failure> {
             "triplets are hashed (--privacy): give the client's address, too",
         ));
     } else {
-        let end = named.key_end(&rules)?;
+        let end = named.key_end(rules)?;
         let mut store = open_writer(&dbdir)?;
         let keys = keys_that_end_in(&mut store, &end)?;
         (store, keys)
@@ -230,7 +247,7 @@ pub fn pass(words: &Words) -> Result<(), Failure> {
             let old = records
                 .get(Database::Greylist, key)?
                 .and_then(TripletRecord::parse);
-            let value = passed_value(&rules, old.as_ref(), octet, now);
+            let value = passed_value(rules, old.as_ref(), octet, now);
             records.put(Database::Greylist, key, &value)
         })?;
         say(&format!("passes at its next try: {}", escaped(key)))?;

@@ -3,7 +3,11 @@
 use std::net::IpAddr;
 
 use super::failure::Failure;
+use crate::config::settings::Settings;
+use crate::config::whitelists;
 use crate::policy::client::ClientAddress;
+use crate::policy::decide::Whitelists;
+use crate::policy::pool::registered_domain;
 use crate::policy::request::{Attribute, Request};
 use crate::policy::rules::{Lookup, Rules};
 use crate::policy::triplet::{Keys, sha1_hex};
@@ -19,12 +23,19 @@ pub struct Named<'a> {
     pub sender: &'a [u8],
     /// The recipient.
     pub recipient: &'a [u8],
+    /// The domain by which the client is known; empty if that is its network.
+    pub domain: &'a [u8],
 }
 
 impl Named<'_> {
     /// The keys under these rules.
     pub fn keys(&self, rules: &Rules) -> Result<Keys, Failure> {
-        let client = ClientAddress::new(rules, self.address).ok_or_else(|| {
+        // A domain stands for clients of any address.
+        let address = match self.domain == self.address.to_ascii_lowercase() {
+            true if !self.domain.is_empty() => b"0.0.0.0",
+            _ => self.address,
+        };
+        let client = ClientAddress::new(rules, address).ok_or_else(|| {
             let address = String::from_utf8_lossy(self.address);
             Failure::error(format!("\"{address}\" is no address"))
         })?;
@@ -32,7 +43,10 @@ impl Named<'_> {
         request.set(Attribute::ClientName, self.name);
         request.set(Attribute::Sender, without_brackets(self.sender));
         request.set(Attribute::Recipient, without_brackets(self.recipient));
-        let mut keys = Keys::default();
+        let mut keys = Keys {
+            domain: self.domain.to_vec(),
+            ..Keys::default()
+        };
         keys.build(rules, &client, &request);
         Ok(keys)
     }
@@ -98,6 +112,23 @@ impl Named<'_> {
         keys.dedup();
         Ok(keys)
     }
+}
+
+/// The domain by which the server knows a client: what is given in place of its
+/// address, or that of its name if it is a pool; empty if it is its network.
+pub fn known_domain(settings: &Settings, client: &[u8], name: &[u8]) -> Vec<u8> {
+    if !settings.rules.by_domain {
+        return Vec::new();
+    }
+    if let Some(domain) = registered_domain(client).filter(|_| parsed(client).is_none()) {
+        return domain;
+    }
+    let mut domain = Vec::new();
+    let Whitelists { pools, s25r, .. } = whitelists::load(settings).whitelists;
+    if let Some(pools) = pools {
+        pools.judge(name, client, s25r.as_ref(), &mut domain);
+    }
+    domain
 }
 
 fn without_brackets(address: &[u8]) -> &[u8] {

@@ -23,6 +23,7 @@ use super::server_options;
 use super::state::{Judged, State, judge};
 use super::times;
 use super::words::Words;
+use crate::policy::pool::registered_domain;
 use crate::policy::record::{Database, TripletRecord};
 use crate::policy::rules::Rules;
 use crate::sys::clock;
@@ -219,13 +220,16 @@ impl Client {
         let as_text = std::str::from_utf8(text).ok();
         Ok(match as_text.and_then(|text| text.parse::<IpNet>().ok()) {
             Some(net) => Client::Net(net.trunc()),
-            None if rules.compat.addresses_are_text() || is_hash(text) => {
+            None if rules.compat.addresses_are_text()
+                || is_hash(text)
+                || registered_domain(text).is_some() =>
+            {
                 Client::Text(text.to_ascii_lowercase())
             }
             None => {
                 let text = String::from_utf8_lossy(text);
                 return Err(Failure::error(format!(
-                    "\"{text}\" is no address and no network"
+                    "\"{text}\" is no address, no network and no domain"
                 )));
             }
         })

@@ -143,7 +143,7 @@ pub static COMMANDS: &[CommandSpec] = &[
         "show records, their state and what comes next"),
     command(Explain, "explain", "", (0, 0), true,
         "tell what the server answers to a request, and why"),
-    command(Add, "add", "client ADDRESS", (2, 2), true,
+    command(Add, "add", "client ADDRESS|DOMAIN", (2, 2), true,
         "put a client on the auto-whitelist"),
     command(Delete, "delete", "client ADDRESS | tarpit ADDRESS | triplet CLIENT SENDER RECIPIENT | triplet KEY", (2, 4), true,
         "remove a record"),

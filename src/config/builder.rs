@@ -162,6 +162,7 @@ impl SettingsBuilder<'_> {
         if self.typed.has(Id::LookupByHost) {
             rules.lookup = Lookup::Host;
         }
+        rules.by_domain = self.typed.has(Id::LookupByDomain);
         rules.privacy = self.typed.has(Id::Privacy);
         self.set(
             &mut rules.auto_whitelist,
@@ -195,6 +196,7 @@ impl SettingsBuilder<'_> {
         for (files, id) in [
             (&mut settings.whitelist_clients, Id::WhitelistClients),
             (&mut settings.whitelist_recipients, Id::WhitelistRecipients),
+            (&mut settings.pool_domains, Id::PoolDomains),
         ] {
             let given = self.given_all(id);
             let paths: Vec<PathBuf> = given

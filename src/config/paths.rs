@@ -47,6 +47,12 @@ pub fn whitelist_recipients() -> PathBuf {
     )
 }
 
+/// Default of `--pool-domains`: `POSTGREY_POOL_DOMAINS`, or `postgrey_pools` in
+/// [`SYSCONFDIR`].
+pub fn pool_domains() -> PathBuf {
+    whole_or_beside(option_env!("POSTGREY_POOL_DOMAINS"), "postgrey_pools")
+}
+
 fn whole_or_beside(whole: Option<&str>, name: &str) -> PathBuf {
     whole.map_or_else(|| PathBuf::from(SYSCONFDIR).join(name), PathBuf::from)
 }

@@ -100,6 +100,9 @@ pub struct Settings {
     /// Names that the rules of S25R judge wrongly (`--s25r-except`), in the
     /// order read; without [`Settings::s25r`] they are of no use.
     pub s25r_except: Vec<PathBuf>,
+    /// Domains that are pools, or not (`--pool-domains`), like the whitelists; without
+    /// `--lookup-by-domain` they are of no use.
+    pub pool_domains: Vec<PathBuf>,
     /// Decide, log and record, but always answer DUNNO (`--noaction`).
     pub noaction: bool,
     /// Close the connection after every answer (`--exim`).
@@ -135,7 +138,8 @@ impl Settings {
             .whitelist_clients
             .iter_mut()
             .chain(&mut settings.whitelist_recipients)
-            .chain(&mut settings.s25r_except);
+            .chain(&mut settings.s25r_except)
+            .chain(&mut settings.pool_domains);
         let files = settings.pidfile.iter_mut().chain(&mut settings.stats_file);
         for path in whitelists.chain(files).chain([&mut settings.dbdir]) {
             *path = std::path::absolute(&*path)?;
@@ -169,6 +173,7 @@ impl Default for Settings {
             whitelist_recipients: with_local_files([paths::whitelist_recipients()]),
             s25r: false,
             s25r_except: Vec::new(),
+            pool_domains: with_local_files([paths::pool_domains()]),
             noaction: false,
             exim: false,
             spawn: false,

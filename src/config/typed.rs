@@ -75,7 +75,7 @@ impl Typed {
     /// These options, beaten by others: see [`super::parse_over`].
     pub fn overridden_by(mut self, over: Typed) -> Typed {
         let is_beaten = |id: Id| match id {
-            Id::LookupByHost => over.has(Id::LookupBySubnet),
+            Id::LookupByHost | Id::LookupByDomain => over.has(Id::LookupBySubnet),
             _ => over.has(id),
         };
         self.given.retain(|(id, _)| !is_beaten(*id));

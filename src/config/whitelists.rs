@@ -9,6 +9,7 @@ use std::path::Path;
 use super::paths::is_local_file;
 use super::settings::Settings;
 use crate::policy::decide::Whitelists;
+use crate::policy::pool::Pools;
 use crate::policy::s25r::Exceptions;
 use crate::policy::whitelist::{ClientWhitelist, Complaint, RecipientWhitelist};
 use crate::sys::errors::describe;
@@ -36,6 +37,7 @@ pub fn empty(settings: &Settings) -> Whitelists {
         clients: ClientWhitelist::new(settings.rules.compat),
         recipients: RecipientWhitelist::new(),
         s25r: settings.s25r.then(Exceptions::default),
+        pools: settings.rules.by_domain.then(Pools::default),
     }
 }
 
@@ -46,6 +48,7 @@ pub fn load(settings: &Settings) -> Loaded {
         mut clients,
         mut recipients,
         mut s25r,
+        mut pools,
     } = empty(settings);
     let mut problems = Vec::new();
     for file in &settings.whitelist_clients {
@@ -65,6 +68,11 @@ pub fn load(settings: &Settings) -> Loaded {
             });
         }
     }
+    for file in &settings.pool_domains {
+        if let Some(pools) = &mut pools {
+            read_file(file, &mut problems, |name, text| pools.add_file(name, text));
+        }
+    }
     let late = clients.finish().into_iter().chain(recipients.finish());
     problems.extend(late.map(Problem::from));
     Loaded {
@@ -72,6 +80,7 @@ pub fn load(settings: &Settings) -> Loaded {
             clients,
             recipients,
             s25r,
+            pools,
         },
         problems,
     }

@@ -95,17 +95,11 @@ pub fn apply_read_only<R: ReadRecords>(
     command: &Command,
 ) -> Result<Reading, R::Error> {
     let mut outcome = Outcome::default();
-    let mut client = None;
-    if let Some(limit) = rules.auto_whitelist {
-        client = client_numbers(records, command, &mut outcome)?;
-        if let Some((count, last)) = client
-            && count >= limit
-        {
-            return Ok(match is_renewal_due(rules, command, last) {
-                true => Reading::RenewalDue(outcome),
-                false => Reading::Decided(outcome),
-            });
-        }
+    if let Some(found) = find_auto_whitelisted(records, rules, command, &mut outcome)? {
+        return Ok(match is_renewal_due(rules, command, found.last) {
+            true => Reading::RenewalDue(outcome),
+            false => Reading::Decided(outcome),
+        });
     }
     if !rules.targrey || !command.is_data {
         return Ok(Reading::NeedsWrite);
@@ -114,7 +108,10 @@ pub fn apply_read_only<R: ReadRecords>(
     outcome.verdict = Verdict::TarpitPassed {
         has_waited: is_recorded,
     };
-    let is_counted = rules.auto_whitelist.is_some() && is_pass_due(rules, command, client);
+    let is_counted = rules.auto_whitelist.is_some() && {
+        let client = client_numbers(records, command.client, &mut outcome)?;
+        is_pass_due(rules, command, client)
+    };
     Ok(match is_recorded || is_counted {
         true => Reading::NeedsWrite,
         false => Reading::Decided(outcome),
@@ -143,10 +140,10 @@ fn is_pass_due(rules: &Rules, command: &Command, client: Option<(f64, f64)>) -> 
 /// Numbers of a client's record; `None` without one.
 fn client_numbers<R: ReadRecords>(
     records: &R,
-    command: &Command,
+    key: &[u8],
     outcome: &mut Outcome,
 ) -> Result<Option<(f64, f64)>, R::Error> {
-    let Some(value) = records.get(Database::Clients, command.client)? else {
+    let Some(value) = records.get(Database::Clients, key)? else {
         return Ok(None);
     };
     let record = ClientRecord::parse(value);
@@ -157,13 +154,41 @@ fn client_numbers<R: ReadRecords>(
 fn write_client<R: Records>(
     records: &mut R,
     command: &Command,
+    key: &[u8],
     count: f64,
 ) -> Result<(), R::Error> {
     let mut value = Vec::with_capacity(32);
     push_number(&mut value, count);
     value.push(b',');
     command.now.push(&mut value);
-    records.put(Database::Clients, command.client, &value)
+    records.put(Database::Clients, key, &value)
+}
+
+/// A record by which a client is on the auto-whitelist.
+struct Whitelisted<'c> {
+    key: &'c [u8],
+    count: f64,
+    last: f64,
+}
+
+/// The record by which the client is on the auto-whitelist.
+fn find_auto_whitelisted<'c, R: ReadRecords>(
+    records: &R,
+    rules: &Rules,
+    command: &Command<'c>,
+    outcome: &mut Outcome,
+) -> Result<Option<Whitelisted<'c>>, R::Error> {
+    let Some(limit) = rules.auto_whitelist else {
+        return Ok(None);
+    };
+    for key in command.client_keys() {
+        if let Some((count, last)) = client_numbers(records, key, outcome)?
+            && count >= limit
+        {
+            return Ok(Some(Whitelisted { key, count, last }));
+        }
+    }
+    Ok(None)
 }
 
 /// The look-up in the auto-whitelist, which also renews the record.
@@ -173,17 +198,12 @@ fn is_auto_whitelisted<R: Records>(
     command: &Command,
     outcome: &mut Outcome,
 ) -> Result<bool, R::Error> {
-    let Some(limit) = rules.auto_whitelist else {
+    let found = find_auto_whitelisted(records, rules, command, outcome)?;
+    let Some(Whitelisted { key, count, last }) = found else {
         return Ok(false);
     };
-    let Some((count, last)) = client_numbers(records, command, outcome)? else {
-        return Ok(false);
-    };
-    if count < limit {
-        return Ok(false);
-    }
     if is_renewal_due(rules, command, last) {
-        write_client(records, command, count + 1.0)?;
+        write_client(records, command, key, count + 1.0)?;
     }
     outcome.verdict = Verdict::ClientAutoWhitelisted;
     Ok(true)
@@ -199,10 +219,10 @@ fn count_pass<R: Records>(
     let Some(limit) = rules.auto_whitelist else {
         return Ok(());
     };
-    let client = client_numbers(records, command, outcome)?;
+    let client = client_numbers(records, command.client, outcome)?;
     if is_pass_due(rules, command, client) {
         let count = client.map_or(1.0, |(count, _)| count + 1.0);
-        write_client(records, command, count)?;
+        write_client(records, command, command.client, count)?;
         outcome.client_whitelisted = count == limit;
     }
     Ok(())

@@ -43,6 +43,9 @@ pub struct Command<'a> {
     pub address: &'a [u8],
     /// The key of the auto-whitelist.
     pub client: &'a [u8],
+    /// The key there of a client that is known by its domain, by its own address:
+    /// where it is on the auto-whitelist with that, it stays. Else empty.
+    pub own_client: &'a [u8],
     /// The key of the greylist.
     pub triplet: &'a [u8],
     /// The octet of the client that the triplet does not hold.
@@ -61,14 +64,15 @@ impl Command<'static> {
         },
         address: b"",
         client: b"",
+        own_client: b"",
         triplet: b"",
         octet: b"",
         is_data: false,
     };
 }
 
-/// Octets of a command without its texts: flags, time, five lengths.
-const COMMAND_HEADER: usize = 1 + 8 + 5 * 2;
+/// Octets of a command without its texts: flags, time, six lengths.
+const COMMAND_HEADER: usize = 1 + 8 + 6 * 2;
 const FLAG_DATA: u8 = 1;
 const FLAG_TEST_TIME: u8 = 2;
 
@@ -78,9 +82,21 @@ impl<'a> Command<'a> {
         self.triplet.is_empty()
     }
 
-    fn texts(&self) -> [&'a [u8]; 5] {
-        let time = self.now.text.unwrap_or_default();
-        [time, self.address, self.client, self.triplet, self.octet]
+    fn texts(&self) -> [&'a [u8]; 6] {
+        [
+            self.now.text.unwrap_or_default(),
+            self.address,
+            self.client,
+            self.own_client,
+            self.triplet,
+            self.octet,
+        ]
+    }
+
+    /// The keys under which the auto-whitelist may have the client.
+    pub fn client_keys(&self) -> impl Iterator<Item = &'a [u8]> {
+        let is_there = |key: &&[u8]| !key.is_empty();
+        std::iter::once(self.client).chain(Some(self.own_client).filter(is_there))
     }
 
     /// Appends the command as octets. Texts beyond 65535 octets are cut; the
@@ -110,13 +126,13 @@ impl<'a> Command<'a> {
         let (header, mut rest) = octets.split_at_checked(COMMAND_HEADER)?;
         let flags = *header.first()?;
         let seconds = f64::from_le_bytes(header.get(1..9)?.try_into().ok()?);
-        let mut texts = [&[][..]; 5];
+        let mut texts = [&[][..]; 6];
         for (text, length) in texts.iter_mut().zip(header.get(9..)?.chunks_exact(2)) {
             let length = u16::from_le_bytes(length.try_into().ok()?);
             (*text, rest) = rest.split_at_checked(usize::from(length))?;
         }
         *octets = rest;
-        let [time, address, client, triplet, octet] = texts;
+        let [time, address, client, own_client, triplet, octet] = texts;
         let text = (flags & FLAG_TEST_TIME != 0).then_some(time);
         let now = Now { seconds, text };
         let is_data = flags & FLAG_DATA != 0;
@@ -124,6 +140,7 @@ impl<'a> Command<'a> {
             now,
             address,
             client,
+            own_client,
             triplet,
             octet,
             is_data,
@@ -247,7 +264,8 @@ mod tests {
             let command = Command {
                 now: Now::new(1.7e9, text),
                 address: b"192.0.2.91",
-                client: b"192.0.2.91",
+                client: b"example.com",
+                own_client: b"192.0.2.91",
                 triplet: b"192.0.2.0/a@b/c@d",
                 octet: b"91",
                 is_data: text.is_none(),

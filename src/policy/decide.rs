@@ -8,6 +8,7 @@ use super::client::ClientAddress;
 use super::command::{Command, Now, Outcome, Verdict};
 use super::instances::Instances;
 use super::line::{Level, Reason, push_action, push_tarpit_whitelisted, push_whitelisted};
+use super::pool::{KnownBy, Pools};
 use super::request::{Attribute, Request};
 use super::rules::{Rules, Texts};
 use super::s25r::Exceptions;
@@ -32,6 +33,8 @@ pub struct Whitelists {
     pub recipients: RecipientWhitelist,
     /// With `--s25r` the names that its rules judge wrongly.
     pub s25r: Option<Exceptions>,
+    /// With `--lookup-by-domain` the domains that are known to be pools, or not.
+    pub pools: Option<Pools>,
 }
 
 impl Whitelists {
@@ -41,6 +44,9 @@ impl Whitelists {
         let mut text = format!("{clients} entries for clients, {recipients} for recipients");
         if let Some(exceptions) = &self.s25r {
             text.push_str(&format!(", {} for --s25r", exceptions.len()));
+        }
+        if let Some(pools) = &self.pools {
+            text.push_str(&format!(", {} pools", pools.len()));
         }
         text
     }
@@ -152,15 +158,27 @@ impl Policy {
         {
             return Examined::Decided(Decision::NotSuspicious);
         }
+        self.known_by(request, &mut keys.domain);
         keys.build(rules, &client, request);
         Examined::NeedsStore(Command {
             now: Now::new(clock, request.get(Attribute::PolicyTestTime)),
             address: client.text,
             client: &keys.client,
+            own_client: &keys.own_client,
             triplet: &keys.triplet,
             octet: &keys.octet,
             is_data: rules.targrey && request.text(Attribute::ProtocolState) == b"DATA",
         })
+    }
+
+    /// By what the client of a request is known; its domain goes into `domain`, which
+    /// is empty if that is its network. `None` without `--lookup-by-domain`.
+    pub fn known_by(&self, request: &Request, domain: &mut Vec<u8>) -> Option<KnownBy<'_>> {
+        domain.clear();
+        let Whitelists { pools, s25r, .. } = &self.whitelists;
+        let address = request.text(Attribute::ClientAddress);
+        let name = request.text(Attribute::ClientName);
+        Some(pools.as_ref()?.judge(name, address, s25r.as_ref(), domain))
     }
 
     /// Appends the reply to a request, and hands its log lines to `log`; they

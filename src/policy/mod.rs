@@ -16,6 +16,7 @@ pub mod held;
 pub mod instances;
 pub mod line;
 pub mod number;
+pub mod pool;
 pub mod record;
 pub mod request;
 pub mod rules;

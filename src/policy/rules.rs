@@ -67,6 +67,9 @@ pub struct Rules {
     pub retry_count: f64,
     /// Which part of the address counts.
     pub lookup: Lookup,
+    /// Know a client by the domain of its name if that is a pool
+    /// (`--lookup-by-domain`), others as [`Rules::lookup`] says.
+    pub by_domain: bool,
     /// Bits of an IPv4 address kept under [`Lookup::Subnet`], 1 to 32 (24).
     pub ipv4_prefix: u8,
     /// Bits of an IPv6 address kept under [`Lookup::Subnet`], 1 to 128 (64).
@@ -109,6 +112,7 @@ impl Default for Rules {
             max_age: 35.0 * 86400.0,
             retry_count: 1.0,
             lookup: Lookup::Subnet,
+            by_domain: false,
             ipv4_prefix: 24,
             ipv6_prefix: 64,
             auto_whitelist: Some(5.0),

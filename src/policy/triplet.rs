@@ -12,6 +12,12 @@ use super::rules::Rules;
 /// The keys of a request in the three databases, built in reused buffers.
 #[derive(Debug, Default)]
 pub struct Keys {
+    /// The domain by which the client is known, in lower case; empty if that is its
+    /// network. Set before [`Keys::build`].
+    pub domain: Vec<u8>,
+    /// A client that is known by its domain by its own address in the auto-whitelist;
+    /// else empty.
+    pub own_client: Vec<u8>,
     /// `network/sender/recipient` in lower case, or its SHA-1 (`--privacy`).
     pub triplet: Vec<u8>,
     /// The client in the auto-whitelist, or its SHA-1 (`--privacy`).
@@ -24,23 +30,35 @@ impl Keys {
     /// Builds the keys of a request from this client.
     pub fn build(&mut self, rules: &Rules, client: &ClientAddress, request: &Request) {
         let Keys {
+            domain,
+            own_client,
             triplet,
             client: client_key,
             octet,
         } = self;
         triplet.clear();
         client_key.clear();
+        own_client.clear();
         octet.clear();
-        client.push_network(rules, request.text(Attribute::ClientName), triplet, octet);
+        if domain.is_empty() {
+            client.push_network(rules, request.text(Attribute::ClientName), triplet, octet);
+            client.push_auto_whitelist_key(rules, client_key);
+        } else {
+            triplet.extend_from_slice(domain);
+            client_key.extend_from_slice(domain);
+            client.push_auto_whitelist_key(rules, own_client);
+        }
         triplet.push(b'/');
         push_reduced_sender(triplet, request.text(Attribute::Sender));
         triplet.push(b'/');
         triplet.extend_from_slice(request.text(Attribute::Recipient));
         triplet.make_ascii_lowercase();
-        client.push_auto_whitelist_key(rules, client_key);
         if rules.privacy {
             hash_in_place(triplet);
             hash_in_place(client_key);
+            if !own_client.is_empty() {
+                hash_in_place(own_client);
+            }
         }
     }
 }
@@ -185,6 +203,20 @@ mod tests {
             sha1_hex(b"192.0.2.0/alice@example.com/user+x@example.org")
         );
         assert_eq!(keys.client, sha1_hex(b"192.0.2.91"));
+        keys.domain = b"example.com".to_vec();
+        keys.build(&rules, &client, &request);
+        assert_eq!(keys.client, sha1_hex(b"example.com"));
+        assert_eq!(keys.own_client, sha1_hex(b"192.0.2.91"));
+        rules.privacy = false;
+        keys.build(&rules, &client, &request);
+        assert_eq!(
+            keys.triplet,
+            b"example.com/alice@example.com/user+x@example.org"
+        );
+        assert_eq!(
+            (&keys.client[..], &keys.own_client[..], &keys.octet[..]),
+            (&b"example.com"[..], &b"192.0.2.91"[..], &b""[..])
+        );
     }
 
     #[test]

@@ -190,3 +190,36 @@ fn an_edit_waits_for_a_commit_and_then_says_whose() {
     assert!(said.ends_with(&own), "{said}");
     drop(store(dir.path()));
 }
+
+#[test]
+fn a_pool_is_added_listed_and_forgotten_by_its_domain() {
+    let dir = tempfile::tempdir().unwrap();
+    let triplet = b"example.com/a@b/c@d";
+    fill(
+        dir.path(),
+        &[
+            (Database::Greylist, triplet, b"1000,1000,0"),
+            (Database::Greylist, b"192.0.2.0/a@b/c@d", b"1000,1000,0,7"),
+        ],
+    );
+    let domain = ["--", "--lookup-by-domain", "--pool-domains=/dev/null"];
+    let run = |words: &[&str]| ctl(dir.path(), &[words, &domain].concat());
+    let said = run(&["add", "client", "Example.COM"]).ok();
+    assert_eq!(said, "added to clients: example.com\n");
+    let listed = run(&["list", "--json", "--client=example.com"]).ok();
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    // By its name a client is of the pool.
+    let name = "--client-name=mx.example.com";
+    let said = run(&["delete", name, "triplet", "192.0.2.7", "a@b", "c@d"]).ok();
+    assert!(said.contains("example.com/a@b/c@d"), "{said}");
+    run(&["pass", name, "a@b", "c@d", "192.0.2.7"]).ok();
+    assert!(keys_of(dir.path(), Database::Greylist).contains(&triplet.to_vec()));
+    let said = run(&["forget", "example.com"]).ok();
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert_eq!(
+        keys_of(dir.path(), Database::Greylist),
+        [b"192.0.2.0/a@b/c@d"]
+    );
+    // Without the option a domain is no client.
+    assert_eq!(ctl(dir.path(), &["add", "client", "example.com"]).status, 2);
+}

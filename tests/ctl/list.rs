@@ -150,7 +150,10 @@ fn what_is_no_client_is_refused() {
         assert!(ran.status != 0, "{client}: {ran:?}");
     }
     let said = ctl(dir.path(), &["list", "--client=foo"]).failed(2);
-    assert_eq!(said, "ERROR: \"foo\" is no address and no network\n");
+    assert_eq!(
+        said,
+        "ERROR: \"foo\" is no address, no network and no domain\n"
+    );
     for client in [
         "192.0.2.0/24",
         "2001:db8::1",

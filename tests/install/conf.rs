@@ -175,6 +175,12 @@ fn each_entry_of_the_whitelists_has_its_reason() {
     check_whitelist("conf/postgrey_whitelist_clients", is_domain, |line| {
         ["# pool: ", "# once: "].iter().any(|r| line.starts_with(r))
     });
+    let mut pools = postgrey::policy::pool::Pools::default();
+    assert_eq!(
+        pools.add_file("pools", text("conf/postgrey_pools").as_bytes()),
+        []
+    );
+    assert!(pools.len() > 40);
     check_whitelist(
         "conf/postgrey_whitelist_recipients",
         |line| line.ends_with('@') && line.bytes().filter(|b| *b == b'@').count() == 1,

@@ -124,9 +124,10 @@ pub(super) fn tree(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
 const INSTALL: [&str; 4] = ["install", "install-rc", "install-smf", "install-systemd"];
 
 /// What `make uninstall` leaves.
-const KEPT: [&str; 6] = [
+const KEPT: [&str; 7] = [
     "etc/default/postgrey",
     "etc/postfix/permit_client_nots25r",
+    "etc/postfix/postgrey_pools",
     "etc/postfix/postgrey_whitelist_clients",
     "etc/postfix/postgrey_whitelist_recipients",
     "etc/postfix/whitelist_client",
@@ -333,6 +334,7 @@ fn every_place_can_be_another() {
         let left: Vec<String> = self::tree(root.path()).into_keys().collect();
         let kept = [
             "c/permit_client_nots25r",
+            "c/postgrey_pools",
             "c/postgrey_whitelist_clients",
             "c/postgrey_whitelist_recipients",
             "c/whitelist_recipient",

@@ -97,7 +97,7 @@ pub(super) fn under_each_shell(test: impl Fn(&Place)) {
 }
 
 /// Each property, a value as svcprop shows it, and the options it becomes.
-pub(super) const GOOD: [(&str, &str, &[&str]); 56] = [
+pub(super) const GOOD: [(&str, &str, &[&str]); 57] = [
     ("inet", "127.0.0.1:60000", &["--inet=127.0.0.1:60000"]),
     (
         "inet",
@@ -151,6 +151,7 @@ pub(super) const GOOD: [(&str, &str, &[&str]); 56] = [
     ),
     ("lookup", "subnet", &["--lookup-by-subnet"]),
     ("lookup", "host", &["--lookup-by-host"]),
+    ("lookup", "domain", &["--lookup-by-domain"]),
     ("ipv4cidr", "32", &["--ipv4cidr=32"]),
     ("ipv6cidr", "128", &["--ipv6cidr=128"]),
     ("privacy", "true", &["--privacy"]),
@@ -268,7 +269,7 @@ pub(super) const WRONG: [(&str, &str, &str); 60] = [
         "0",
         "'0' is no number from 1 to 604800",
     ),
-    ("lookup", "net", "'net' is none of: subnet host"),
+    ("lookup", "net", "'net' is none of: subnet host domain"),
     ("ipv4cidr", "33", "'33' is no number from 1 to 32"),
     ("ipv6cidr", "0", "'0' is no number from 1 to 128"),
     ("privacy", "1", "'1' is neither true nor false"),

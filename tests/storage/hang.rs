@@ -124,6 +124,7 @@ impl Stage {
             now: Now::new(0.0, Some(time.as_bytes())),
             address: address.as_bytes(),
             client: address.as_bytes(),
+            own_client: b"",
             triplet: triplet.as_bytes(),
             octet: b"9",
             is_data: false,

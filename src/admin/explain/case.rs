@@ -67,11 +67,13 @@ impl<'a> Case<'a> {
         let mut keys = Keys::default();
         let wanted = match policy.examine(&request, clock, &mut keys) {
             Examined::Decided(_) => Vec::new(),
-            Examined::NeedsStore(command) => vec![
-                (Database::Greylist, command.triplet.to_vec()),
-                (Database::Clients, command.client.to_vec()),
-                (Database::Tarpit, command.address.to_vec()),
-            ],
+            Examined::NeedsStore(command) => {
+                let mut wanted = vec![(Database::Greylist, command.triplet.to_vec())];
+                let clients = command.client_keys();
+                wanted.extend(clients.map(|key| (Database::Clients, key.to_vec())));
+                wanted.push((Database::Tarpit, command.address.to_vec()));
+                wanted
+            }
         };
         let mut records = Vec::new();
         if !wanted.is_empty() {

@@ -26,6 +26,7 @@ use super::words::Words;
 use crate::config::whitelists;
 use crate::policy::command::{Outcome, Verdict};
 use crate::policy::decide::{Decision, Policy};
+use crate::policy::pool::KnownBy;
 use crate::policy::request::Attribute;
 use crate::policy::rules::Rules;
 use crate::policy::s25r;
@@ -65,6 +66,9 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         let name = case.request().text(Attribute::ClientName);
         let address = case.request().text(Attribute::ClientAddress);
         text.item("s25r", &s25r_judgement(exceptions.judge(name, address)))?;
+    }
+    if let Some(known_by) = policy.known_by(case.request(), &mut Vec::new()) {
+        text.item("known by", &known_by_text(known_by, &case))?;
     }
     text.show_records(&policy.rules, &case, now)?;
     let mut memory = case.memory();
@@ -191,6 +195,19 @@ fn s25r_judgement((verdict, reason): (s25r::Verdict, s25r::Reason)) -> String {
         s25r::Reason::KeptOut(source) => {
             format!("{verdict}: not let in by {}", with_text(source))
         }
+    }
+}
+
+/// By what the client is known under `--lookup-by-domain`, and why.
+fn known_by_text(known_by: KnownBy, case: &Case) -> String {
+    let domain = escaped(&case.keys.domain);
+    match known_by {
+        KnownBy::ListedDomain(source) => format!("{domain}: {}", with_text(source)),
+        KnownBy::Domain => format!("{domain}: the name was given to a server"),
+        KnownBy::NoDomain => "its network: it has no name below a public suffix".into(),
+        KnownBy::Excluded(source) => format!("its network: {}", with_text(source)),
+        KnownBy::GeneratedName => "its network: the name was made from the address".into(),
+        KnownBy::SuspiciousName => "its network: the name looks like that of a line (s25r)".into(),
     }
 }
 

@@ -56,6 +56,7 @@ mod tests {
             now: Now::new(1e9, None),
             address: b"192.0.2.1",
             client: b"192.0.2.1",
+            own_client: b"",
             triplet: b"192.0.2.0/a/b",
             octet: b"1",
             is_data: false,

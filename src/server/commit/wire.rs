@@ -215,6 +215,7 @@ mod tests {
             now: Now::new(1.0, None),
             address: b"192.0.2.1",
             client: b"b",
+            own_client: b"",
             triplet: b"c",
             octet: b"",
             is_data: false,

@@ -1,0 +1,293 @@
+//! Pools: the servers of one provider, known by the domain of their names
+//! (`--lookup-by-domain`).
+//!
+//! Postfix gives a client's name only if the name leads back to the address, so a
+//! domain stands for whoever runs it. A domain is a pool if it is listed, or if the
+//! name was given to a server: not made from the address, and not suspicious by
+//! S25R. Both tests are needed: S25R takes most large pools for lines, which is why
+//! those are listed, and a name of a line may hide the address.
+
+mod generated;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::s25r::Exceptions;
+use super::whitelist::{Complaint, SourceLine, with_lower_case};
+use generated::is_generated;
+
+/// Domains that are pools, and domains that are none.
+#[derive(Clone, Debug, Default)]
+pub struct Pools {
+    listed: HashMap<Box<[u8]>, Listed>,
+}
+
+#[derive(Clone, Debug)]
+struct Listed {
+    is_pool: bool,
+    source: SourceLine,
+}
+
+/// By what a client is known, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownBy<'a> {
+    /// Its domain: this line lists it.
+    ListedDomain(&'a SourceLine),
+    /// Its domain: the name was given to a server.
+    Domain,
+    /// Its network: Postfix has no name that leads back to the address, or it is not
+    /// below a public suffix.
+    NoDomain,
+    /// Its network: this line says that the domain is no pool.
+    Excluded(&'a SourceLine),
+    /// Its network: the name was made from the address.
+    GeneratedName,
+    /// Its network: the name is that of a line by S25R.
+    SuspiciousName,
+}
+
+impl KnownBy<'_> {
+    /// True if it is known by its domain.
+    pub fn is_domain(self) -> bool {
+        matches!(self, KnownBy::ListedDomain(_) | KnownBy::Domain)
+    }
+}
+
+impl Pools {
+    /// Adds the lines of `text`, the content of `file`: a domain that is a pool, or
+    /// `!` and a domain below which none is. A `#` begins a comment. Returns a
+    /// complaint for each line that is left out.
+    pub fn add_file(&mut self, file: &str, text: &[u8]) -> Vec<Complaint> {
+        let file: Rc<str> = file.into();
+        let mut complaints = Vec::new();
+        for (index, line) in text.split(|&octet| octet == b'\n').enumerate() {
+            let line = line
+                .split(|&octet| octet == b'#')
+                .next()
+                .unwrap_or_default();
+            let line = line.trim_ascii().to_ascii_lowercase();
+            if line.is_empty() {
+                continue;
+            }
+            let source = SourceLine::new(&file, index + 1);
+            let (is_pool, domain) = match line.strip_prefix(b"!") {
+                Some(rest) => (false, rest.trim_ascii_start()),
+                None => (true, &line[..]),
+            };
+            match objection(domain, is_pool) {
+                None => {
+                    let listed = Listed { is_pool, source };
+                    self.listed.entry(domain.into()).or_insert(listed);
+                }
+                Some(why) => complaints.push(Complaint {
+                    source,
+                    why,
+                    fatal: true,
+                }),
+            }
+        }
+        complaints
+    }
+
+    /// How many domains are listed.
+    pub fn len(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// True if no domain is listed.
+    pub fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+
+    /// By what a client is known. If that is its domain, the domain is put into
+    /// `domain`, in lower case.
+    pub fn judge(
+        &self,
+        name: &[u8],
+        address: &[u8],
+        s25r: Option<&Exceptions>,
+        domain: &mut Vec<u8>,
+    ) -> KnownBy<'_> {
+        domain.clear();
+        let parsed = std::str::from_utf8(address).ok();
+        let parsed: Option<IpAddr> = parsed.and_then(|text| text.parse().ok());
+        with_lower_case(name, |name| {
+            let (Some(own), Some(parsed)) = (domain_of(name), parsed) else {
+                return KnownBy::NoDomain;
+            };
+            if let Some(excluded) = self.exclusion(name) {
+                return KnownBy::Excluded(excluded);
+            }
+            let known_by = match self.listed.get(own) {
+                Some(Listed {
+                    is_pool: true,
+                    source,
+                }) => KnownBy::ListedDomain(source),
+                _ if is_generated(name, parsed) => KnownBy::GeneratedName,
+                _ if is_suspicious(name, address, s25r) => KnownBy::SuspiciousName,
+                _ => KnownBy::Domain,
+            };
+            if known_by.is_domain() {
+                domain.extend_from_slice(own);
+            }
+            known_by
+        })
+    }
+
+    /// The line that excludes the name or a domain above it.
+    fn exclusion(&self, name: &[u8]) -> Option<&SourceLine> {
+        let mut rest = name;
+        loop {
+            match self.listed.get(rest) {
+                Some(listed) if !listed.is_pool => return Some(&listed.source),
+                _ => {}
+            }
+            let dot = memchr::memchr(b'.', rest)?;
+            rest = &rest[dot + 1..];
+        }
+    }
+}
+
+/// The domain that this text is, in lower case, if somebody has registered it.
+pub fn registered_domain(text: &[u8]) -> Option<Vec<u8>> {
+    let text = text.to_ascii_lowercase();
+    (domain_of(&text) == Some(&text)).then_some(text)
+}
+
+/// S25R's word, with the exceptions of `--s25r-except` if they are read.
+fn is_suspicious(name: &[u8], address: &[u8], s25r: Option<&Exceptions>) -> bool {
+    match s25r {
+        Some(exceptions) => exceptions.is_suspicious(name, address),
+        None => super::s25r::suspicious_rule(name).is_some(),
+    }
+}
+
+/// The domain that somebody has registered, in which a name lies: the label below
+/// its public suffix, and that. The Public Suffix List is that of the crate `psl`,
+/// private section included.
+fn domain_of(name: &[u8]) -> Option<&[u8]> {
+    let is_of_name = |octet: &u8| octet.is_ascii_alphanumeric() || b".-_".contains(octet);
+    // An address in place of a name would be cut into a domain of digits.
+    let last = name.rsplit(|&octet| octet == b'.').next()?;
+    if !name.iter().all(is_of_name) || last.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    psl::domain(name).map(|domain| domain.as_bytes())
+}
+
+/// Why a line is left out.
+fn objection(domain: &[u8], is_pool: bool) -> Option<String> {
+    let shown = String::from_utf8_lossy(domain);
+    match domain_of(domain) {
+        // Exclusions may stand at any level.
+        None if is_pool => Some(format!("\"{shown}\" is no domain below a public suffix")),
+        Some(own) if is_pool && own != domain => {
+            let own = String::from_utf8_lossy(own);
+            Some(format!("\"{shown}\" is known as {own}: list that"))
+        }
+        _ if domain.is_empty() || domain.iter().any(u8::is_ascii_whitespace) => {
+            Some("no domain".into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &[u8] = b"# large ones\nOutlook.com # Microsoft 365\ngoogle.com\nhotmail.com\n\
+        amazonses.com\nmailgun.net\n! lines.provider.example\n";
+
+    fn pools() -> Pools {
+        let mut pools = Pools::default();
+        assert_eq!(pools.add_file("pools", LIST), []);
+        assert_eq!(pools.len(), 6);
+        pools
+    }
+
+    #[test]
+    fn clients_are_known_by_domain_or_network() {
+        let pools = pools();
+        for (name, address, expected) in [
+            (
+                "mail-eopbgr10051.outbound.protection.outlook.com",
+                "40.107.1.51",
+                "outlook.com",
+            ),
+            ("mail-ed1-f53.google.com", "209.85.208.53", "google.com"),
+            ("o1.sg.crunchbase.com", "167.89.93.77", "crunchbase.com"),
+            ("blu004-omc4s32.hotmail.com", "65.55.111.171", "hotmail.com"),
+            (
+                "a10-219.smtp-out.amazonses.com",
+                "54.240.10.219",
+                "amazonses.com",
+            ),
+            ("m223-45.mailgun.net", "159.135.223.45", "mailgun.net"),
+            ("MAIL.Example.COM", "192.0.2.7", "example.com"),
+            ("mail.example.co.uk", "192.0.2.7", "example.co.uk"),
+            ("p4FE2A1B7.dip0.t-ipconnect.example", "79.226.161.183", ""),
+            ("dsl-189-146-1-2-dyn.example.com.mx", "189.146.1.2", ""),
+            ("host86-1-2-3.range86-1.example.com", "86.1.2.3", ""),
+            ("c-024-001-002-003.example.net", "24.1.2.3", ""),
+            ("ec2-3-80-1-2.compute-1.amazonaws.com", "3.80.1.2", ""),
+            // A private suffix: the tenant's own label.
+            ("mail.tenant.github.io", "192.0.2.7", "tenant.github.io"),
+            ("mail.lines.provider.example", "192.0.2.7", ""),
+            ("mail.provider.example", "192.0.2.7", "provider.example"),
+            ("unknown", "192.0.2.7", ""),
+            ("", "192.0.2.7", ""),
+            ("192.0.2.7", "192.0.2.7", ""),
+            ("2001:db8::7", "2001:db8::7", ""),
+            ("com", "192.0.2.7", ""),
+            ("co.uk", "192.0.2.7", ""),
+            ("a b.example.com", "192.0.2.7", ""),
+            ("mail/x.example.com", "192.0.2.7", ""),
+        ] {
+            let mut domain = Vec::new();
+            let address = address.as_bytes();
+            let known_by = pools.judge(name.as_bytes(), address, None, &mut domain);
+            assert_eq!(String::from_utf8_lossy(&domain), expected, "{name}");
+            assert_eq!(known_by.is_domain(), !expected.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_reason_is_told() {
+        let pools = pools();
+        let judge = |name: &str, address: &str| {
+            pools.judge(name.as_bytes(), address.as_bytes(), None, &mut Vec::new())
+        };
+        let line = |known_by| match known_by {
+            KnownBy::ListedDomain(source) | KnownBy::Excluded(source) => source.line,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(line(judge("mail-ed1-f53.google.com", "209.85.208.53")), 3);
+        assert_eq!(line(judge("x.lines.provider.example", "192.0.2.7")), 7);
+        assert_eq!(judge("mail.example.com", "192.0.2.7"), KnownBy::Domain);
+        assert_eq!(judge("unknown", "192.0.2.7"), KnownBy::NoDomain);
+        let generated = judge("host86-1-2-3.example.com", "86.1.2.3");
+        assert_eq!(generated, KnownBy::GeneratedName);
+        let suspicious = judge("dhcp0815.example.com", "192.0.2.7");
+        assert_eq!(suspicious, KnownBy::SuspiciousName);
+    }
+
+    #[test]
+    fn lines_that_are_no_domains_are_left_out() {
+        let mut pools = Pools::default();
+        let complaints = pools.add_file("f", b"mail.example.com\nco.uk\na b\n!\n192.0.2.7\n");
+        let told: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "f line 1: \"mail.example.com\" is known as example.com: list that",
+                "f line 2: \"co.uk\" is no domain below a public suffix",
+                "f line 3: \"a b\" is no domain below a public suffix",
+                "f line 4: no domain",
+                "f line 5: \"192.0.2.7\" is no domain below a public suffix",
+            ]
+        );
+        assert!(pools.is_empty());
+    }
+}
