@@ -89,6 +89,11 @@ fn a_running_server_is_no_obstacle_for_its_own_options() {
     ] {
         assert!(said.lines().any(|found| found == line), "{line}\n{said}");
     }
+    // So is one that keeps no lock, as the original.
+    let plain = dir.path().join("run/plain");
+    fs::write(&plain, format!("{}\n", std::process::id())).unwrap();
+    let plain = format!("--pidfile={}", plain.display());
+    assert_eq!(check(other.path(), &[&inet, &plain]).0, Some(0));
     // Workers whose master was killed are waited for, as by a start.
     server.kill_master();
     assert_eq!(check(dir.path(), &own).0, Some(0));

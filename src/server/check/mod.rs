@@ -9,7 +9,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::unistd::{AccessFlags, access};
+use nix::sys::signal::kill;
+use nix::unistd::{AccessFlags, Pid, access};
 
 use super::start::{advice_for_dbdir, files_to_write, find_identity};
 use crate::config::settings::Settings;
@@ -120,18 +121,28 @@ fn check_pid_file(settings: &Settings, server: Option<i32>, findings: &mut Findi
         return false;
     }
     let shown = path.display();
-    match LockFile::new(path.clone(), 0o644).holder(Claim::Daemon) {
-        Ok(None) => false,
-        Ok(holder) if holder == server => true,
-        Ok(holder) => {
-            let pid = holder.unwrap_or_default();
-            findings.note(format!("--pidfile: {shown}: process {pid} runs with it"));
-            true
-        }
+    let holder = match LockFile::new(path.clone(), 0o644).holder(Claim::Daemon) {
+        // The original keeps no lock.
+        Ok(None) => living_process(path),
+        Ok(holder) => holder,
         Err(error) => {
             findings.problem(format!("--pidfile: {shown}: {}", describe(&error)));
-            false
+            return false;
         }
+    };
+    if let Some(pid) = holder.filter(|_| holder != server) {
+        findings.note(format!("--pidfile: {shown}: process {pid} runs with it"));
+    }
+    holder.is_some()
+}
+
+/// The process whose number stands in a pid file, if there is one.
+fn living_process(pid_file: &Path) -> Option<i32> {
+    let text = fs::read_to_string(pid_file).ok()?;
+    let pid = text.trim().parse().ok().filter(|&pid: &i32| pid > 1)?;
+    match kill(Pid::from_raw(pid), None) {
+        Err(nix::Error::ESRCH) => None,
+        _ => Some(pid),
     }
 }
 
