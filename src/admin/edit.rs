@@ -125,6 +125,9 @@ pub fn delete(words: &Words) -> Result<(), Failure> {
 /// The keys of a client; of what is no address, as in a hashed database, the
 /// text itself.
 fn client_keys(named: &Named, rules: &Rules, text: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {
+    if !named.domain.is_empty() && parsed(text).is_none() {
+        return Ok(vec![named.keys(rules)?.client, named.domain.to_vec()]);
+    }
     if parsed(text).is_some() || rules.compat.addresses_are_text() {
         return named.client_keys(rules);
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::environment::{become_owner, open_file, server_of};
 use super::failure::Failure;
 use super::output::Output;
+use super::verify::count_bad;
 use super::words::Words;
 use crate::store::lmdb::claim::restore_file;
 use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
@@ -64,7 +65,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         }
     };
     let mut output = Output::new();
-    output.line(format!("{}: {records} records restored", dbdir.display()))?;
+    output.line(format!("{}: {records} restored", dbdir.display()))?;
     if let Some(kept) = kept {
         output.line(format!("what was there is kept as {}", kept.display()))?;
     }
@@ -110,16 +111,18 @@ fn copy(source: &mut dyn Read, path: &Path, part: &Path) -> Result<(), Failure> 
     }
 }
 
-/// Reads the whole copy in a process of its own, which may die of it. How many
-/// records there are.
+/// Reads the whole copy in a process of its own, which may die of it. What there is,
+/// in words.
 fn verified(part: &Path, path: &Path) -> Result<String, Failure> {
     let (part_text, path_text) = (part.display().to_string(), path.display().to_string());
     let read = || {
         let mut store = open_file(part).map_err(|failure| failure.message)?;
-        let records = verify_environment(&mut store);
-        records
-            .map(|records| records.to_string())
-            .map_err(|error| format!("ERROR: {error}"))
+        let records = verify_environment(&mut store).map_err(|error| format!("ERROR: {error}"))?;
+        let bad = count_bad(&mut store).map_err(|failure| failure.message)?;
+        Ok(match bad {
+            0 => format!("{records} records"),
+            bad => format!("{records} records, {bad} bad ones among them (see verify),"),
+        })
     };
     let damaged = || format!("ERROR: damaged: {path_text}: reading it has failed");
     match run_in_child(LONGEST_READ, read) {

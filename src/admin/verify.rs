@@ -14,6 +14,7 @@ use super::records::{Copied, each_record, objection};
 use super::words::Words;
 use crate::policy::record::Database;
 use crate::store::key::{MAX_KEY, stored_key};
+use crate::store::lmdb::LmdbStore;
 use crate::store::verify::verify_environment;
 
 /// Says what is not a record; status 1 if there is one.
@@ -53,6 +54,18 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         0 => Ok(()),
         _ => Err(Failure::no("")),
     }
+}
+
+/// How many records are none.
+pub fn count_bad(store: &mut LmdbStore) -> Result<u64, Failure> {
+    let mut bad = 0;
+    for database in Database::ALL {
+        each_record(store, database, b"", &mut |record| {
+            bad += u64::from(complaint(database, record).is_some());
+            Ok(())
+        })?;
+    }
+    Ok(bad)
 }
 
 fn complaint(database: Database, record: &Copied) -> Option<&'static str> {

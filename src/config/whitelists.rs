@@ -14,6 +14,9 @@ use crate::policy::s25r::Exceptions;
 use crate::policy::whitelist::{ClientWhitelist, Complaint, RecipientWhitelist};
 use crate::sys::errors::describe;
 
+/// Octets of the longest file that is read.
+const MOST_OCTETS: u64 = 64 << 20;
+
 /// What was read, and what is wrong with it.
 pub struct Loaded {
     /// The lists, without the lines and files that could not be used.
@@ -109,7 +112,7 @@ fn read_file(
 /// it for ever.
 fn read_text(file: &Path) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
-    let mut file = options
+    let file = options
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(file)?;
@@ -118,8 +121,11 @@ fn read_text(file: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("not a regular file"));
     }
     let mut text = Vec::new();
-    file.read_to_end(&mut text)?;
-    Ok(text)
+    file.take(MOST_OCTETS + 1).read_to_end(&mut text)?;
+    match text.len() as u64 > MOST_OCTETS {
+        true => Err(io::Error::other("longer than 64 MiB")),
+        false => Ok(text),
+    }
 }
 
 impl From<Complaint> for Problem {

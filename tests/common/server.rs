@@ -347,6 +347,11 @@ pub fn open_store(dbdir: &Path) -> LmdbStore {
 
 /// The records of a database in a directory.
 pub fn records(dbdir: &Path, database: Database) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    // A process may have a database open once.
+    static OPEN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = OPEN
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut records = BTreeMap::new();
     open_store(dbdir)
         .scan(database, None, &mut |entry| {

@@ -220,6 +220,12 @@ fn a_pool_is_added_listed_and_forgotten_by_its_domain() {
         keys_of(dir.path(), Database::Greylist),
         [b"192.0.2.0/a@b/c@d"]
     );
+    for more in [&["--privacy"][..], &[]] {
+        let run = |words: &[&str]| ctl(dir.path(), &[words, &domain, more].concat());
+        run(&["add", "client", "example.com"]).ok();
+        run(&["delete", "client", "example.com"]).ok();
+        assert!(keys_of(dir.path(), Database::Clients).is_empty());
+    }
     // Without the option a domain is no client.
     assert_eq!(ctl(dir.path(), &["add", "client", "example.com"]).status, 2);
 }

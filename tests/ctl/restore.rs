@@ -75,6 +75,27 @@ fn a_backup_is_put_in_place_and_the_old_one_kept() {
 }
 
 #[test]
+fn records_that_are_none_are_counted() {
+    let dir = test_dir();
+    let old = dir.path().join("old");
+    fs::create_dir(&old).unwrap();
+    fill(
+        &old,
+        &[
+            (Database::Clients, b"192.0.2.1", b"5,6"),
+            (Database::Greylist, b"x", b"y"),
+        ],
+    );
+    let file = dir.path().join("backup.mdb");
+    ctl(&old, &["backup", file.to_str().unwrap()]).ok();
+    let said = ctl(&dir.path().join("db"), &["restore", file.to_str().unwrap()]).ok();
+    assert!(
+        said.contains(": 2 records, 1 bad ones among them (see verify), restored\n"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_session_that_lives_goes_on_with_the_backup() {
     let dir = test_dir();
     let db = dir.path().join("db");

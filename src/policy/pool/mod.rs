@@ -17,16 +17,15 @@ use super::s25r::Exceptions;
 use super::whitelist::{Complaint, SourceLine, with_lower_case};
 use generated::is_generated;
 
+/// Octets of the longest name. A longer text would be cut, and its end chosen by
+/// whoever sends it.
+const LONGEST_NAME: usize = 253;
+
 /// Domains that are pools, and domains that are none.
 #[derive(Clone, Debug, Default)]
 pub struct Pools {
-    listed: HashMap<Box<[u8]>, Listed>,
-}
-
-#[derive(Clone, Debug)]
-struct Listed {
-    is_pool: bool,
-    source: SourceLine,
+    listed: HashMap<Box<[u8]>, SourceLine>,
+    excluded: HashMap<Box<[u8]>, SourceLine>,
 }
 
 /// By what a client is known, and why.
@@ -77,8 +76,11 @@ impl Pools {
             };
             match objection(domain, is_pool) {
                 None => {
-                    let listed = Listed { is_pool, source };
-                    self.listed.entry(domain.into()).or_insert(listed);
+                    let list = match is_pool {
+                        true => &mut self.listed,
+                        false => &mut self.excluded,
+                    };
+                    list.entry(domain.into()).or_insert(source);
                 }
                 Some(why) => complaints.push(Complaint {
                     source,
@@ -92,12 +94,12 @@ impl Pools {
 
     /// How many domains are listed.
     pub fn len(&self) -> usize {
-        self.listed.len()
+        self.listed.len() + self.excluded.len()
     }
 
     /// True if no domain is listed.
     pub fn is_empty(&self) -> bool {
-        self.listed.is_empty()
+        self.len() == 0
     }
 
     /// By what a client is known. If that is its domain, the domain is put into
@@ -120,11 +122,11 @@ impl Pools {
                 return KnownBy::Excluded(excluded);
             }
             let known_by = match self.listed.get(own) {
-                Some(Listed {
-                    is_pool: true,
-                    source,
-                }) => KnownBy::ListedDomain(source),
-                _ if is_generated(name, parsed) => KnownBy::GeneratedName,
+                Some(source) => KnownBy::ListedDomain(source),
+                // Whoever has registered the domain has not done so for the address.
+                _ if is_generated(&name[..name.len() - own.len()], parsed) => {
+                    KnownBy::GeneratedName
+                }
                 _ if is_suspicious(name, address, s25r) => KnownBy::SuspiciousName,
                 _ => KnownBy::Domain,
             };
@@ -139,9 +141,8 @@ impl Pools {
     fn exclusion(&self, name: &[u8]) -> Option<&SourceLine> {
         let mut rest = name;
         loop {
-            match self.listed.get(rest) {
-                Some(listed) if !listed.is_pool => return Some(&listed.source),
-                _ => {}
+            if let Some(source) = self.excluded.get(rest) {
+                return Some(source);
             }
             let dot = memchr::memchr(b'.', rest)?;
             rest = &rest[dot + 1..];
@@ -167,13 +168,19 @@ fn is_suspicious(name: &[u8], address: &[u8], s25r: Option<&Exceptions>) -> bool
 /// its public suffix, and that. The Public Suffix List is that of the crate `psl`,
 /// private section included.
 fn domain_of(name: &[u8]) -> Option<&[u8]> {
-    let is_of_name = |octet: &u8| octet.is_ascii_alphanumeric() || b".-_".contains(octet);
     // An address in place of a name would be cut into a domain of digits.
     let last = name.rsplit(|&octet| octet == b'.').next()?;
-    if !name.iter().all(is_of_name) || last.iter().all(u8::is_ascii_digit) {
+    if !is_name(name) || last.iter().all(u8::is_ascii_digit) {
         return None;
     }
     psl::domain(name).map(|domain| domain.as_bytes())
+}
+
+/// True for what can be the name of a host (RFC 1035, section 2.3.4).
+fn is_name(text: &[u8]) -> bool {
+    let is_of_label = |octet: &u8| octet.is_ascii_alphanumeric() || b"-_".contains(octet);
+    let is_label = |label: &[u8]| !label.is_empty() && label.iter().all(is_of_label);
+    text.len() <= LONGEST_NAME && text.split(|&octet| octet == b'.').all(is_label)
 }
 
 /// Why a line is left out.
@@ -186,9 +193,7 @@ fn objection(domain: &[u8], is_pool: bool) -> Option<String> {
             let own = String::from_utf8_lossy(own);
             Some(format!("\"{shown}\" is known as {own}: list that"))
         }
-        _ if domain.is_empty() || domain.iter().any(u8::is_ascii_whitespace) => {
-            Some("no domain".into())
-        }
+        _ if !is_name(domain) => Some(format!("\"{shown}\" is no domain")),
         _ => None,
     }
 }
@@ -284,10 +289,63 @@ mod tests {
                 "f line 1: \"mail.example.com\" is known as example.com: list that",
                 "f line 2: \"co.uk\" is no domain below a public suffix",
                 "f line 3: \"a b\" is no domain below a public suffix",
-                "f line 4: no domain",
+                "f line 4: \"\" is no domain",
                 "f line 5: \"192.0.2.7\" is no domain below a public suffix",
             ]
         );
         assert!(pools.is_empty());
+        let odd = b"!*.foo.com\n!.bar.com\n!baz.com.\n!mail_x.com,\n!http://a.com\n!@q.com\n";
+        assert_eq!(pools.add_file("f", odd).len(), 6);
+        assert!(pools.is_empty());
+    }
+
+    #[test]
+    fn an_exclusion_beats_a_listed_domain_wherever_they_stand() {
+        for files in [
+            ["google.com\n", "!google.com\n"],
+            ["!google.com\n", "google.com\n"],
+        ] {
+            let mut pools = Pools::default();
+            for text in files {
+                assert_eq!(pools.add_file("f", text.as_bytes()), []);
+            }
+            let judged = pools.judge(
+                b"mail-ed1-f53.google.com",
+                b"192.0.2.7",
+                None,
+                &mut Vec::new(),
+            );
+            assert!(matches!(judged, KnownBy::Excluded(_)), "{judged:?}");
+        }
+    }
+
+    #[test]
+    fn long_names_and_empty_labels_have_no_domain() {
+        let pools = Pools::default();
+        let long = "x.".repeat(130) + "google.com";
+        for name in [
+            &long,
+            "a..google.com",
+            "..com",
+            ".google.com",
+            "google.com.",
+        ] {
+            let judged = pools.judge(name.as_bytes(), b"192.0.2.7", None, &mut Vec::new());
+            assert_eq!(judged, KnownBy::NoDomain, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_domain_itself_was_not_made_from_an_address() {
+        let pools = Pools::default();
+        for (name, address) in [
+            ("mx1.web24.com", "5.1.24.9"),
+            ("mail.ab-cd.com", "171.205.1.2"),
+            ("mail.1und1-24.de", "5.1.24.9"),
+        ] {
+            let mut domain = Vec::new();
+            let judged = pools.judge(name.as_bytes(), address.as_bytes(), None, &mut domain);
+            assert_eq!(judged, KnownBy::Domain, "{name}");
+        }
     }
 }
