@@ -13,7 +13,10 @@ use super::output::Output;
 use super::records::{database_with_name, each_record, short_name};
 use super::server_options;
 use super::words::Words;
+use crate::config::settings::Settings;
+use crate::config::whitelists;
 use crate::policy::number::{number_of_text, push_number};
+use crate::policy::pool::objection_to_domain;
 use crate::policy::record::{ClientRecord, Database, TripletRecord};
 use crate::policy::rules::Rules;
 use crate::store::lmdb::LmdbStore;
@@ -36,6 +39,7 @@ pub fn add(words: &Words) -> Result<(), Failure> {
     })?;
     // A name is not asked for: an address is added as such, in a pool, too.
     let domain = known_domain(&settings, words.operand(1), b"");
+    refuse_useless_domain(&settings, words.operand(1), &domain)?;
     let keys = Named {
         address: match domain.is_empty() {
             true => one_address(words.operand(1))?,
@@ -73,6 +77,28 @@ fn one_address(text: &[u8]) -> Result<&[u8], Failure> {
              of clients takes networks, see postgrey_whitelist(5)",
             escaped(text)
         ))),
+    }
+}
+
+/// Fails for a domain that the server would never look for.
+fn refuse_useless_domain(settings: &Settings, text: &[u8], domain: &[u8]) -> Result<(), Failure> {
+    let is_name = text.iter().any(u8::is_ascii_alphabetic) && !text.contains(&b':');
+    if !settings.rules.by_domain || !is_name {
+        return Ok(());
+    }
+    if domain.is_empty() {
+        return match objection_to_domain(text) {
+            Some(why) => Err(Failure::error(why)),
+            None => Ok(()),
+        };
+    }
+    let pools = whitelists::load(settings).whitelists.pools;
+    match pools.as_ref().and_then(|pools| pools.exclusion(domain)) {
+        Some(source) => {
+            let domain = String::from_utf8_lossy(domain);
+            Err(Failure::error(format!("{domain} is no pool: {source}")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -226,6 +226,31 @@ fn a_pool_is_added_listed_and_forgotten_by_its_domain() {
         run(&["delete", "client", "example.com"]).ok();
         assert!(keys_of(dir.path(), Database::Clients).is_empty());
     }
+    for (name, why) in [
+        (
+            "mail.example.com",
+            "\"mail.example.com\" is known as example.com: give that",
+        ),
+        ("co.uk", "\"co.uk\" is no domain below a public suffix"),
+    ] {
+        assert_eq!(
+            run(&["add", "client", name]).failed(2),
+            format!("ERROR: {why}\n")
+        );
+    }
+    let pools = dir.path().join("pools");
+    std::fs::write(&pools, "!example.com\n").unwrap();
+    let option = format!("--pool-domains={}", pools.display());
+    let words = [
+        "add",
+        "client",
+        "example.com",
+        "--",
+        "--lookup-by-domain",
+        &option,
+    ];
+    let said = ctl(dir.path(), &words).failed(2);
+    assert!(said.contains("example.com is no pool: "), "{said}");
     // Without the option a domain is no client.
     assert_eq!(ctl(dir.path(), &["add", "client", "example.com"]).status, 2);
 }

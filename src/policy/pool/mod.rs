@@ -138,7 +138,7 @@ impl Pools {
     }
 
     /// The line that excludes the name or a domain above it.
-    fn exclusion(&self, name: &[u8]) -> Option<&SourceLine> {
+    pub fn exclusion(&self, name: &[u8]) -> Option<&SourceLine> {
         let mut rest = name;
         loop {
             if let Some(source) = self.excluded.get(rest) {
@@ -154,6 +154,11 @@ impl Pools {
 pub fn registered_domain(text: &[u8]) -> Option<Vec<u8>> {
     let text = text.to_ascii_lowercase();
     (domain_of(&text) == Some(&text)).then_some(text)
+}
+
+/// What keeps a text from being a domain by which clients are known; `None`: nothing.
+pub fn objection_to_domain(text: &[u8]) -> Option<String> {
+    objection(&text.to_ascii_lowercase(), true)
 }
 
 /// S25R's word, with the exceptions of `--s25r-except` if they are read.
@@ -191,7 +196,7 @@ fn objection(domain: &[u8], is_pool: bool) -> Option<String> {
         None if is_pool => Some(format!("\"{shown}\" is no domain below a public suffix")),
         Some(own) if is_pool && own != domain => {
             let own = String::from_utf8_lossy(own);
-            Some(format!("\"{shown}\" is known as {own}: list that"))
+            Some(format!("\"{shown}\" is known as {own}: give that"))
         }
         _ if !is_name(domain) => Some(format!("\"{shown}\" is no domain")),
         _ => None,
@@ -286,7 +291,7 @@ mod tests {
         assert_eq!(
             told,
             [
-                "f line 1: \"mail.example.com\" is known as example.com: list that",
+                "f line 1: \"mail.example.com\" is known as example.com: give that",
                 "f line 2: \"co.uk\" is no domain below a public suffix",
                 "f line 3: \"a b\" is no domain below a public suffix",
                 "f line 4: \"\" is no domain",
