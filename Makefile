@@ -300,6 +300,7 @@ uninstall:
 	done
 	@rmdir '$(DESTDIR)$(DOCDIR)' 2>/dev/null || :
 	@echo
+	@echo 'A server that runs goes on until its process is ended (the pid file names it).'
 	@echo 'Kept: $(WHITELIST_CLIENTS), $(WHITELIST_RECIPIENTS),'
 	@echo '      $(POOL_DOMAINS), $(SYSCONFDIR)/permit_client_nots25r,'
 	@echo '      $(CLIENT_TABLE), $(RECIPIENT_TABLE), $(DEFAULTDIR)/postgrey,'

@@ -131,6 +131,11 @@ pub fn known_domain(settings: &Settings, client: &[u8], name: &[u8]) -> Vec<u8> 
     domain
 }
 
+/// True for what `--privacy` makes of a client.
+pub fn is_hash(text: &[u8]) -> bool {
+    text.len() == 40 && text.iter().all(u8::is_ascii_hexdigit)
+}
+
 fn without_brackets(address: &[u8]) -> &[u8] {
     let inside = address
         .strip_prefix(b"<")

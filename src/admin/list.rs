@@ -14,11 +14,11 @@ use super::environment::open_reader;
 use super::escape::escaped;
 use super::failure::Failure;
 use super::glob;
-use super::keys::{Named, parsed, split};
+use super::keys::{Named, is_hash, parsed, split};
 use super::options::Id;
 use super::output::Output;
 use super::ranking::View;
-use super::records::{Copied, database_with_name, each_record_until, short_name};
+use super::records::{Copied, database_with_name, each_record_until, number, short_name};
 use super::server_options;
 use super::state::{Judged, State, judge};
 use super::times;
@@ -201,11 +201,6 @@ impl Filter {
                 None => client.is_client(&record.key),
             })
     }
-}
-
-/// True for what `--privacy` makes of a client.
-pub fn is_hash(text: &[u8]) -> bool {
-    text.len() == 40 && text.iter().all(u8::is_ascii_hexdigit)
 }
 
 impl Client {
@@ -395,13 +390,4 @@ fn json_line(database: Database, record: &Copied, judged: Option<&Judged>) -> St
     object.insert("key".into(), json!(escaped(&record.key)));
     object.insert("value".into(), json!(escaped(&record.value)));
     Value::Object(object).to_string()
-}
-
-/// A whole number without a point.
-pub fn number(value: f64) -> Value {
-    if value.trunc() == value && value.abs() < 1e15 {
-        json!(value as i64)
-    } else {
-        json!(value)
-    }
 }

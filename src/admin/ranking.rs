@@ -10,10 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::escape::escaped;
 use super::failure::Failure;
-use super::keys::{parsed, split, split_length};
-use super::list::{is_hash, number};
+use super::keys::{is_hash, parsed, split, split_length};
 use super::options::Id;
-use super::records::{Copied, short_name};
+use super::records::{Copied, number, short_name};
 use super::state::{Judged, State};
 use super::times;
 use super::words::Words;

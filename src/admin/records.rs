@@ -7,6 +7,8 @@
 
 use std::ops::ControlFlow;
 
+use serde_json::{Value, json};
+
 use super::escape::escaped;
 use super::failure::Failure;
 use crate::policy::record::{ClientRecord, Database, TripletRecord, parse_tarpit_record};
@@ -77,6 +79,15 @@ pub fn each_record_until(
             Some(last) if !at_end && !is_past => after = Some(last.stored_key),
             _ => return Ok(()),
         }
+    }
+}
+
+/// A whole number without a point.
+pub fn number(value: f64) -> Value {
+    if value.trunc() == value && value.abs() < 1e15 {
+        json!(value as i64)
+    } else {
+        json!(value)
     }
 }
 

@@ -1,7 +1,6 @@
 //! What the server does: its options, from the file beside its database, and
 //! those of the caller after `--`, which beat them.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
@@ -14,10 +13,10 @@ use super::escape::escaped;
 use super::failure::Failure;
 use super::options::Id;
 use super::output::Output;
-use super::words::Words;
+use super::words::{Words, settings_of};
 use crate::config::paths::is_local_file;
 use crate::config::settings::Settings;
-use crate::config::{self, Invocation, print_config, saved};
+use crate::config::{print_config, saved};
 use crate::store::lmdb::LmdbStore;
 use crate::sys::errors::describe;
 
@@ -29,7 +28,7 @@ pub fn settings(words: &Words) -> Result<Settings, Failure> {
         false => read(&dbdir),
     };
     let left = found.as_deref().map(saved::words).unwrap_or_default();
-    let mut settings = parse(&left, words.server_options()).map_err(|failure| {
+    let mut settings = settings_of(&left, words.server_options()).map_err(|failure| {
         // Those of the caller alone were read before.
         let path = saved::path(&dbdir);
         let why = escaped(failure.message.as_bytes());
@@ -60,21 +59,6 @@ fn read(dbdir: &Path) -> Option<Vec<u8>> {
     None
 }
 
-/// The settings that these options make, of which the second ones beat the first.
-pub fn parse(left: &[OsString], over: &[OsString]) -> Result<Settings, Failure> {
-    // 255 is the server's, for addresses.
-    let refused = |error: config::ConfigError| Failure::new(error.message, error.exit_code.min(2));
-    match config::parse_over(left, over).map_err(refused)? {
-        Invocation::PrintConfig(settings) => match &settings.ignored_words {
-            Some(ignored) => Err(Failure::usage(format!("ERROR: {ignored}"))),
-            None => Ok(*settings),
-        },
-        _ => Err(Failure::usage(
-            "ERROR: after -- only options of the server's rules are understood",
-        )),
-    }
-}
-
 /// Names the whitelists that were changed after the server that runs has read
 /// them: it goes by what they held then, also after a reload that was refused.
 pub fn warn_of_changed_lists(settings: &Settings) {
@@ -82,12 +66,15 @@ pub fn warn_of_changed_lists(settings: &Settings) {
     let (Ok(Some(pid)), Ok(read_at)) = (server, saved::written_at(&settings.dbdir)) else {
         return;
     };
+    let rules = &settings.rules;
     let lists = [
-        &settings.whitelist_clients,
-        &settings.whitelist_recipients,
-        &settings.s25r_except,
+        (true, &settings.whitelist_clients),
+        (true, &settings.whitelist_recipients),
+        (settings.s25r, &settings.s25r_except),
+        (rules.by_domain, &settings.pool_domains),
     ];
-    for path in lists.into_iter().flatten() {
+    let read = lists.into_iter().filter(|(is_read, _)| *is_read);
+    for path in read.flat_map(|(_, paths)| paths) {
         let is_changed = match fs::metadata(path) {
             Ok(found) => (found.ctime(), found.ctime_nsec()) > read_at,
             Err(error) => error.kind() == ErrorKind::NotFound && !is_local_file(path.as_os_str()),

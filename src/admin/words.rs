@@ -9,8 +9,8 @@ use getopts::{Fail, HasArg, Occur, Options};
 
 use super::failure::Failure;
 use super::options::{Command, CommandSpec, Id, OPTIONS, OptionSpec};
-use super::server_options;
-use crate::config;
+use crate::config::settings::Settings;
+use crate::config::{self, Invocation};
 
 /// The words of a command line.
 #[derive(Debug, Default)]
@@ -92,7 +92,7 @@ impl Words {
         if !takes_these {
             return Err(Failure::usage(format!("Usage: {}", spec.usage())));
         }
-        let server = server_options::parse(&[], &self.server_options)?;
+        let server = settings_of(&[], &self.server_options)?;
         let default = Path::new(config::paths::DBDIR);
         if self.has(Id::DbDir) && server.dbdir != default && server.dbdir != self.dbdir() {
             return Err(Failure::usage("ERROR: --dbdir is given twice"));
@@ -133,6 +133,21 @@ impl Words {
     /// The words after `--`: options of the server.
     pub fn server_options(&self) -> &[OsString] {
         &self.server_options
+    }
+}
+
+/// The settings that these options make, of which the second ones beat the first.
+pub fn settings_of(left: &[OsString], over: &[OsString]) -> Result<Settings, Failure> {
+    // 255 is the server's, for addresses.
+    let refused = |error: config::ConfigError| Failure::new(error.message, error.exit_code.min(2));
+    match config::parse_over(left, over).map_err(refused)? {
+        Invocation::PrintConfig(settings) => match &settings.ignored_words {
+            Some(ignored) => Err(Failure::usage(format!("ERROR: {ignored}"))),
+            None => Ok(*settings),
+        },
+        _ => Err(Failure::usage(
+            "ERROR: after -- only options of the server's rules are understood",
+        )),
     }
 }
 

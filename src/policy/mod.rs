@@ -14,6 +14,7 @@ pub mod command;
 pub mod decide;
 pub mod held;
 pub mod instances;
+mod limits;
 pub mod line;
 pub mod number;
 pub mod pool;

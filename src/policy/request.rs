@@ -6,14 +6,10 @@
 //! original; the bounds on lines and requests are ours, so that a hostile peer
 //! cannot make the server hold more than [`MAX_REQUEST`] octets.
 
+pub use super::limits::{Limit, MAX_ATTRIBUTES, MAX_LINE, MAX_REQUEST};
+
 /// Octets kept of a name and of a value, as in the original.
 pub const MAX_ATTRIBUTE: usize = 512;
-/// Octets of a line, without its end.
-pub const MAX_LINE: usize = 64 * 1024;
-/// Octets of a request, line ends included.
-pub const MAX_REQUEST: usize = 256 * 1024;
-/// Attributes of a request.
-pub const MAX_ATTRIBUTES: usize = 1000;
 /// Octets of a garbage line that are logged, as in the original.
 const GARBAGE_SHOWN: usize = 100;
 /// The type of a request by which postgreyctl finds out whether the server
@@ -107,27 +103,6 @@ impl Request {
         self.values.clear();
         self.values.shrink_to(KEPT_CAPACITY);
         self.spans = [None; Attribute::COUNT];
-    }
-}
-
-/// Which bound a request broke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// A line of more than [`MAX_LINE`] octets.
-    Line,
-    /// A request of more than [`MAX_REQUEST`] octets.
-    Request,
-    /// More than [`MAX_ATTRIBUTES`] attributes.
-    Attributes,
-}
-
-impl std::fmt::Display for Limit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Limit::Line => write!(f, "a line is longer than {MAX_LINE} octets"),
-            Limit::Request => write!(f, "longer than {MAX_REQUEST} octets"),
-            Limit::Attributes => write!(f, "more than {MAX_ATTRIBUTES} attributes"),
-        }
     }
 }
 

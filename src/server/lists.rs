@@ -2,7 +2,7 @@
 
 use crate::config::settings::Settings;
 use crate::config::whitelists;
-use crate::log::Log;
+use crate::log::{Level, Log};
 use crate::policy::decide::Policy;
 
 /// The policy with its whitelists; what is wrong with these is logged.
@@ -21,6 +21,25 @@ pub fn load_policy(settings: &Settings, log: &Log) -> Policy {
         whitelists: loaded.whitelists,
         is_dry_run: settings.noaction,
     }
+}
+
+/// Reads the whitelists again for the master, and says all that is wrong with them, each
+/// time, however lately it was said: whoever sends HUP wants to know whether the lists
+/// are right now. False if the old ones stay in use.
+pub fn reload_first(settings: &Settings, policy: &mut Policy, log: &Log) -> bool {
+    let loaded = whitelists::load(settings);
+    for problem in &loaded.problems {
+        log.write(Level::Warning, problem.text.as_bytes());
+    }
+    if loaded.problems.iter().any(|problem| problem.is_fatal) {
+        let line = b"whitelists not reloaded: the old ones stay in use";
+        log.write(Level::Warning, line);
+        return false;
+    }
+    let line = format!("HUP received: now {}", loaded.whitelists.size());
+    log.write(Level::One, line.as_bytes());
+    policy.whitelists = loaded.whitelists;
+    true
 }
 
 /// Reads the whitelists again, which the master found to be usable and said what is

@@ -13,10 +13,10 @@ use super::background::Report;
 use super::children::{Child, Parts, Role};
 use super::control::{self, Coalesced, Message};
 use super::counters::Counter;
+use super::lists::reload_first;
 use super::options_file::write_for_daemon;
 use super::pidfile::PidFile;
 use super::verification::{Reason, Verification, run_verifier};
-use crate::config::whitelists;
 use crate::log::Level;
 use crate::sys::files::replace_file;
 use crate::sys::poll::{Interest, PollSet};
@@ -337,27 +337,16 @@ impl Master {
             self.parts
                 .log
                 .write(Level::One, b"HUP received: reloading whitelists...");
-            let loaded = whitelists::load(&self.parts.settings);
-            // Each time, however lately it was said: whoever sends HUP wants
-            // to know whether the lists are right now.
-            for problem in &loaded.problems {
-                self.parts
-                    .log
-                    .write(Level::Warning, problem.text.as_bytes());
-            }
-            // This is for workers to come; those that are there read the lists
-            // themselves.
-            if loaded.problems.iter().all(|problem| !problem.is_fatal) {
-                let line = format!("HUP received: now {}", loaded.whitelists.size());
-                self.parts.log.write(Level::One, line.as_bytes());
-                self.parts.policy.whitelists = loaded.whitelists;
-                write_for_daemon(&self.parts.settings, &self.parts.log);
+            let Parts {
+                settings,
+                policy,
+                log,
+                ..
+            } = &mut self.parts;
+            // For workers to come; those that are there read the lists themselves.
+            if reload_first(settings, policy, log) {
+                write_for_daemon(settings, log);
                 self.tell_workers(Message::Reload);
-            } else {
-                self.parts.log.write(
-                    Level::Warning,
-                    b"whitelists not reloaded: the old ones stay in use",
-                );
             }
         }
         let counters = &self.parts.shared.counters;

@@ -66,10 +66,10 @@ const PASSED_ON: &[(&str, &[&str])] = &[
         ],
     ),
     // server::counters, policy::decide::Whitelists
+    ("act_on_requests", &["statistics: requests=N ..."]),
     (
-        "act_on_requests",
+        "reload_first",
         &[
-            "statistics: requests=N ...",
             "HUP received: now N entries",
             "FILE line N: WHY",
             "can't open FILE: WHY",

@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use super::log_line;
+use super::log_line::{self, plain_request};
 use crate::admin::failure::Failure;
 use crate::admin::options::Id;
 use crate::admin::words::Words;
@@ -27,6 +27,11 @@ pub struct Asked {
     pub time: Option<f64>,
 }
 
+fn of_line(line: &[u8], now: f64) -> Result<Asked, Failure> {
+    let (request, time) = log_line::read(line, now)?;
+    Ok(Asked { request, time })
+}
+
 /// Makes the request; options go before what a log or a request says. `now` is
 /// for lines that do not name the year.
 pub fn request(words: &Words, now: f64) -> Result<Asked, Failure> {
@@ -38,8 +43,8 @@ pub fn request(words: &Words, now: f64) -> Result<Asked, Failure> {
             ));
         }
         (true, None) => read_request(&read_input()?)?,
-        (false, Some(b"-")) => log_line::read(&read_input()?, now)?,
-        (false, Some(line)) => log_line::read(line, now)?,
+        (false, Some(b"-")) => of_line(&read_input()?, now)?,
+        (false, Some(line)) => of_line(line, now)?,
         (false, None) if words.has(Id::ClientAddress) => Asked {
             request: plain_request(),
             time: None,
@@ -56,16 +61,6 @@ pub fn request(words: &Words, now: f64) -> Result<Asked, Failure> {
         }
     }
     Ok(asked)
-}
-
-/// What Postfix sends of a client without a name and a mail without a sender.
-pub fn plain_request() -> Request {
-    let mut request = Request::default();
-    request.set(Attribute::ProtocolState, b"RCPT");
-    request.set(Attribute::ClientName, b"unknown");
-    request.set(Attribute::Sender, b"");
-    request.set(Attribute::Recipient, b"");
-    request
 }
 
 fn without_brackets(value: &[u8]) -> &[u8] {

@@ -2,15 +2,14 @@
 
 use regex::Regex;
 
-use super::asked::{Asked, plain_request};
 use crate::admin::failure::Failure;
 use crate::admin::keys::{Lengthy, split_length};
 use crate::policy::request::{Attribute, Request};
 use crate::sys::clock;
 
-/// The request that is told by a line of postgrey's or of Postfix. What copying
-/// has left behind it does not belong to its last value.
-pub fn read(line: &[u8], now: f64) -> Result<Asked, Failure> {
+/// The request that is told by a line of postgrey's or of Postfix, and its time. What copying
+/// has left after it does not belong to its last value.
+pub fn read(line: &[u8], now: f64) -> Result<(Request, Option<f64>), Failure> {
     let line = line
         .split(|&octet| octet == b'\n')
         .next()
@@ -22,7 +21,17 @@ pub fn read(line: &[u8], now: f64) -> Result<Asked, Failure> {
         )
     })?;
     let time = time_of(line, now);
-    Ok(Asked { request, time })
+    Ok((request, time))
+}
+
+/// What Postfix sends of a client without a name and a mail without a sender.
+pub fn plain_request() -> Request {
+    let mut request = Request::default();
+    request.set(Attribute::ProtocolState, b"RCPT");
+    request.set(Attribute::ClientName, b"unknown");
+    request.set(Attribute::Sender, b"");
+    request.set(Attribute::Recipient, b"");
+    request
 }
 
 /// `[QUEUE_ID: ]action=..., client_name=..., client_address=..., sender=...,
@@ -30,6 +39,9 @@ pub fn read(line: &[u8], now: f64) -> Result<Asked, Failure> {
 fn own_line(line: &[u8]) -> Option<Request> {
     let start = find(line, b"action=")?;
     let mut request = plain_request();
+    if line[start..].starts_with(b"action=pass, reason=tarpit passed,") {
+        request.set(Attribute::ProtocolState, b"DATA");
+    }
     let mut rest = &line[start..];
     let mut has_address = false;
     let fields = [
@@ -239,7 +251,7 @@ mod tests {
                 ["RCPT", "192.0.2.1", "u", "a@c", "d@e"],
             ),
         ] {
-            assert_is(&read(line.as_bytes(), 0.0).unwrap().request, expected);
+            assert_is(&read(line.as_bytes(), 0.0).unwrap().0, expected);
         }
         for line in [
             "",

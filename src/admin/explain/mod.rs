@@ -275,7 +275,7 @@ fn stored_reason(rules: &Rules, outcome: &Outcome) -> String {
             "passes: the client has waited in the tarpit until DATA (--targrey)".into()
         }
         Verdict::TarpitPassed { .. } => "passes: it has come to DATA (--targrey)".into(),
-        Verdict::Tarpit => "has to wait in the tarpit: the client was not there before".into(),
+        Verdict::Tarpit => "has to wait in the tarpit: the client is not there now".into(),
         Verdict::Greylist { is_new: true, .. } => "greylisted: first seen in this second".into(),
         Verdict::Greylist { missing, .. } if missing > 0.0 => {
             format!(

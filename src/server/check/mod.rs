@@ -54,7 +54,7 @@ pub fn check(settings: &Settings) -> Findings {
         sockets::check(settings, server, pid_file_is_held, &mut findings);
     }
     let identity = become_user(settings, &mut findings);
-    let dbdir_is_usable = check_dbdir(&settings.dbdir, &identity, &mut findings);
+    let dbdir_is_usable = check_dbdir(&settings.dbdir, identity.as_ref(), &mut findings);
     if dbdir_is_usable && server.is_none() {
         check_database(&settings.dbdir, &mut findings);
     }
@@ -81,7 +81,7 @@ fn running_server(dbdir: &Path) -> Option<i32> {
 }
 
 /// Becomes the user of the server, as far as that is possible.
-fn become_user(settings: &Settings, findings: &mut Findings) -> Identity {
+fn become_user(settings: &Settings, findings: &mut Findings) -> Option<Identity> {
     let wanted = match settings.spawn {
         // A session is what spawn(8) makes it.
         true => process::current_identity().map_err(|why| format!("ERROR: {why}")),
@@ -101,11 +101,7 @@ fn become_user(settings: &Settings, findings: &mut Findings) -> Identity {
     {
         findings.problem(why);
     }
-    wanted.unwrap_or_else(|_| Identity {
-        name: settings.user.clone(),
-        uid: nix::unistd::Uid::effective(),
-        gid: nix::unistd::Gid::effective(),
-    })
+    wanted.ok()
 }
 
 /// A pid file that cannot be made, or written. True if a server holds it: whoever asks
@@ -197,16 +193,15 @@ fn may_write_file(file: &Path) -> Result<(), String> {
 }
 
 /// True if it can be used.
-fn check_dbdir(dbdir: &Path, identity: &Identity, findings: &mut Findings) -> bool {
+fn check_dbdir(dbdir: &Path, identity: Option<&Identity>, findings: &mut Findings) -> bool {
+    let advice = || identity.map_or_else(String::new, |who| advice_for_dbdir(dbdir, who));
     if let Err(why) = may_write_in(dbdir) {
-        let advice = advice_for_dbdir(dbdir, identity);
-        findings.problem(format!("--dbdir: {why}{advice}"));
+        findings.problem(format!("--dbdir: {why}{}", advice()));
         return false;
     }
     for file in files_to_write(dbdir) {
         if let Err(why) = may_write_file(&file) {
-            let advice = advice_for_dbdir(dbdir, identity);
-            findings.problem(format!("--dbdir: {why}{advice}"));
+            findings.problem(format!("--dbdir: {why}{}", advice()));
         }
     }
     if is_disk_full(dbdir) {
