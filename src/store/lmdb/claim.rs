@@ -294,13 +294,22 @@ pub fn put_in_place(part: &Path, dir: &Path) -> io::Result<()> {
 
 /// The same, and gives what was there another name. Under the claim.
 pub(super) fn put_in_place_keeping(part: &Path, dir: &Path, kept: Option<&Path>) -> io::Result<()> {
+    if let Some(kept) = kept
+        && fs::symlink_metadata(kept).is_ok_and(|found| found.is_dir())
+    {
+        return Err(io::Error::from_raw_os_error(libc::EISDIR));
+    }
     fs::rename(part, next_file(dir))?;
     flush_names(dir)?;
     remove_if_there(&reader_file(dir))?;
     flush_names(dir)?;
-    if let Some(kept) = kept {
-        // After a kill -9 here `settle` gives the new file its name.
-        fs::rename(data_file(dir), kept)?;
+    // After a kill -9 from here on `settle` gives the new file its name.
+    if let Some(kept) = kept
+        && let Err(error) = fs::rename(data_file(dir), kept)
+    {
+        // Nor may it take the place of one that is still there.
+        fs::remove_file(next_file(dir))?;
+        return Err(error);
     }
     fs::rename(next_file(dir), data_file(dir))?;
     flush_names(dir)
@@ -394,6 +403,28 @@ mod tests {
         put_in_place(&dir.path().join("part"), dir.path()).unwrap();
         assert_eq!(content(dir.path()).as_deref(), Some("part"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_kept_stays_in_its_place() {
+        let (dir, lock) = folder(&["data.mdb", "lock.mdb", "part"]);
+        let kept = dir.path().join("kept");
+        fs::create_dir(&kept).unwrap();
+        let part = dir.path().join("part");
+        assert!(put_in_place_keeping(&part, dir.path(), Some(&kept)).is_err());
+        settle(dir.path(), &lock).unwrap();
+        assert_eq!(content(dir.path()).as_deref(), Some("data.mdb"));
+        // Nor where its new name has no directory.
+        let kept = dir.path().join("missing/kept");
+        assert!(put_in_place_keeping(&part, dir.path(), Some(&kept)).is_err());
+        settle(dir.path(), &lock).unwrap();
+        assert_eq!(content(dir.path()).as_deref(), Some("data.mdb"));
+        assert!(!next_file(dir.path()).exists());
+        let kept = dir.path().join("file");
+        fs::write(&part, "part").unwrap();
+        put_in_place_keeping(&part, dir.path(), Some(&kept)).unwrap();
+        assert_eq!(content(dir.path()).as_deref(), Some("part"));
+        assert_eq!(fs::read_to_string(kept).unwrap(), "data.mdb");
     }
 
     #[test]
