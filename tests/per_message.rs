@@ -3,6 +3,8 @@
 //! replies, records and lines of the log.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "common/answer.rs"]
+mod answer;
 #[path = "common/server.rs"]
 mod server;
 
@@ -11,13 +13,13 @@ use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicU64;
 
+use answer::{answer, no_mails};
 use postgrey::config::{self, Invocation, whitelists};
-use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
+use postgrey::policy::decide::Policy;
 use postgrey::policy::held::Held;
 use postgrey::policy::instances::Instances;
 use postgrey::policy::record::Database;
 use postgrey::policy::request::{Event, RequestReader};
-use postgrey::policy::triplet::Keys;
 use postgrey::store::Store;
 use postgrey::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use postgrey::store::memory::MemoryStore;
@@ -154,11 +156,6 @@ fn add_records(traces: &mut Traces, store: &mut dyn Store) {
     }
 }
 
-fn cells() -> Box<[AtomicU64; Held::CELLS]> {
-    let cells: Vec<AtomicU64> = (0..Held::CELLS).map(|_| AtomicU64::new(0)).collect();
-    cells.try_into().unwrap()
-}
-
 /// The steps through the pure policy.
 fn through_the_policy(
     compat: &str,
@@ -178,41 +175,17 @@ fn through_the_policy(
         whitelists: whitelists::load(&settings).whitelists,
         is_dry_run,
     };
-    let (cells, ring) = (cells(), std::array::from_fn(|_| AtomicU64::new(0)));
-    let surroundings = Surroundings {
-        instances: Instances::new(&ring),
-        version: "0",
-        date: &|_| {},
-    };
+    let (mails, ring) = (no_mails(), std::array::from_fn(|_| AtomicU64::new(0)));
+    let (held, instances) = (Held::new(&mails), Instances::new(&ring));
     let mut traces = Traces::default();
-    let (mut reader, mut keys) = (RequestReader::default(), Keys::default());
+    let mut reader = RequestReader::default();
     for step in STEPS {
         let octets = octets(step);
         assert_eq!(reader.next_event(&mut &octets[..]), Some(Event::Request));
         let request = reader.request();
-        let decision = match policy.examine(request, 0.0, &mut keys) {
-            Examined::Decided(decision) => decision,
-            Examined::NeedsStore(command) => {
-                let mut outcomes = Vec::new();
-                store
-                    .apply_batch(&policy.rules, &[command], &mut outcomes)
-                    .unwrap();
-                Decision::Stored(outcomes[0])
-            }
-        };
-        let decision = policy.settle(request, decision, Held::new(&cells), 0.0);
-        let (mut reply, log) = (Vec::new(), &mut traces.log);
-        policy.answer(
-            request,
-            &decision,
-            &surroundings,
-            &mut reply,
-            &mut Vec::new(),
-            &mut |_, line| log.push(String::from_utf8(line.to_vec()).unwrap()),
-        );
-        let reply = String::from_utf8(reply).unwrap();
-        let reply = reply.trim_end().strip_prefix("action=").unwrap();
-        traces.replies.push(reply.to_owned());
+        let (reply, log) = answer(&policy, store, request, 0.0, held, instances);
+        traces.log.extend(log);
+        traces.replies.push(reply);
     }
     add_records(&mut traces, store);
     traces

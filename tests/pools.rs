@@ -2,6 +2,8 @@
 //! memory, through LMDB, and through a running server, under all rules.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "common/answer.rs"]
+mod answer;
 #[path = "common/server.rs"]
 mod server;
 
@@ -10,13 +12,15 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
+use answer::{answer, no_mails};
 use postgrey::config::settings::Settings;
 use postgrey::config::{self, Invocation, whitelists};
-use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
+use postgrey::policy::decide::Policy;
+use postgrey::policy::held::Held;
 use postgrey::policy::instances::Instances;
 use postgrey::policy::record::Database;
 use postgrey::policy::request::{Attribute, Request};
-use postgrey::policy::triplet::{Keys, sha1_hex};
+use postgrey::policy::triplet::sha1_hex;
 use postgrey::store::Store;
 use postgrey::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use postgrey::store::memory::MemoryStore;
@@ -55,41 +59,12 @@ impl Way<'_> {
                 ] {
                     request.set(attribute, value.as_bytes());
                 }
-                answer(policy, *store, &request)
+                let (mails, ring) = (no_mails(), std::array::from_fn(|_| AtomicU64::new(0)));
+                let (held, instances) = (Held::new(&mails), Instances::new(&ring));
+                answer(policy, *store, &request, 0.0, held, instances).0
             }
         }
     }
-}
-
-fn answer(policy: &Policy, store: &mut dyn Store, request: &Request) -> String {
-    let mut keys = Keys::default();
-    let decision = match policy.examine(request, 0.0, &mut keys) {
-        Examined::Decided(decision) => decision,
-        Examined::NeedsStore(command) => {
-            let mut outcomes = Vec::new();
-            store
-                .apply_batch(&policy.rules, &[command], &mut outcomes)
-                .unwrap();
-            Decision::Stored(outcomes[0])
-        }
-    };
-    let cells = std::array::from_fn(|_| AtomicU64::new(0));
-    let surroundings = Surroundings {
-        instances: Instances::new(&cells),
-        version: "",
-        date: &|_| {},
-    };
-    let mut reply = Vec::new();
-    policy.answer(
-        request,
-        &decision,
-        &surroundings,
-        &mut reply,
-        &mut Vec::new(),
-        &mut |_, _| {},
-    );
-    let reply = String::from_utf8(reply).unwrap();
-    reply.trim_end().strip_prefix("action=").unwrap().to_owned()
 }
 
 /// The options of a server in this directory.

@@ -194,11 +194,9 @@ impl Engine {
         reader: &RequestReader,
         commands: &mut Commands,
     ) -> Option<Decision> {
-        self.watch_stages(reader);
-        let command = match self
-            .policy
-            .examine(reader.request(), clock::seconds(), &mut self.keys)
-        {
+        let now = clock::seconds();
+        self.watch_stages(reader, now);
+        let command = match self.policy.examine(reader.request(), now, &mut self.keys) {
             Examined::Decided(decision) => return Some(decision),
             Examined::NeedsStore(command) => command,
         };
@@ -226,10 +224,10 @@ impl Engine {
         None
     }
 
-    fn watch_stages(&self, reader: &RequestReader) {
+    fn watch_stages(&self, reader: &RequestReader, now: f64) {
         if self.policy.rules.targrey {
             let is_data = reader.request().text(Attribute::ProtocolState) == b"DATA";
-            if self.shared.stages.note(is_data, clock::seconds() as u64) {
+            if self.shared.stages.note(is_data, now as u64) {
                 self.log
                     .complain("no request came at DATA: --targrey needs one there");
             }

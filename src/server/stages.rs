@@ -25,10 +25,11 @@ impl Stages {
     /// many by now and none at DATA; then not again for a day.
     pub fn note(&self, is_data: bool, now: u64) -> bool {
         let [before, at_data, said] = self.0;
+        if at_data.load(Ordering::Relaxed) > 0 {
+            return false;
+        }
         if is_data {
             at_data.store(1, Ordering::Relaxed);
-        }
-        if at_data.load(Ordering::Relaxed) > 0 {
             return false;
         }
         let count = before.fetch_add(1, Ordering::Relaxed) + 1;

@@ -13,6 +13,8 @@ mod common_server;
 #[allow(dead_code)]
 mod dialogue;
 
+#[path = "../common/answer.rs"]
+mod answer;
 #[path = "../common/random.rs"]
 mod random;
 

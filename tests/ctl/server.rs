@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
 use postgrey::config::{self, Invocation, whitelists};
-use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
+use postgrey::policy::decide::Policy;
 use postgrey::policy::held::Held;
 use postgrey::policy::instances::Instances;
 use postgrey::policy::request::{Attribute, Request};
-use postgrey::policy::triplet::Keys;
 use postgrey::store::Store;
 
+use super::answer::answer;
+pub use super::answer::no_mails;
 use super::store;
 
 /// A policy as these options of the server make it.
@@ -44,12 +45,6 @@ pub fn ask(policy: &Policy, store: &mut dyn Store, request: &Request, now: f64) 
     ask_again(policy, store, request, now, Held::new(&no_mails()))
 }
 
-/// A table of held mails with nothing in it.
-pub fn no_mails() -> Box<[AtomicU64; Held::CELLS]> {
-    let cells: Vec<AtomicU64> = (0..Held::CELLS).map(|_| AtomicU64::new(0)).collect();
-    cells.try_into().unwrap()
-}
-
 /// The same, of one that remembers these.
 pub fn ask_again(
     policy: &Policy,
@@ -58,35 +53,8 @@ pub fn ask_again(
     now: f64,
     held: Held,
 ) -> String {
-    let mut keys = Keys::default();
-    let decision = match policy.examine(request, now, &mut keys) {
-        Examined::Decided(decision) => decision,
-        Examined::NeedsStore(command) => {
-            let mut outcomes = Vec::new();
-            store
-                .apply_batch(&policy.rules, &[command], &mut outcomes)
-                .unwrap();
-            Decision::Stored(outcomes[0])
-        }
-    };
-    let decision = policy.settle(request, decision, held, now);
-    let cells = std::array::from_fn(|_| AtomicU64::new(0));
-    let surroundings = Surroundings {
-        instances: Instances::new(&cells),
-        version: "2",
-        date: &|_| {},
-    };
-    let mut reply = Vec::new();
-    policy.answer(
-        request,
-        &decision,
-        &surroundings,
-        &mut reply,
-        &mut Vec::new(),
-        &mut |_, _| {},
-    );
-    let reply = String::from_utf8(reply).unwrap();
-    reply.trim_end().strip_prefix("action=").unwrap().to_owned()
+    let ring = std::array::from_fn(|_| AtomicU64::new(0));
+    answer(policy, store, request, now, held, Instances::new(&ring)).0
 }
 
 /// The answer to a mail from `a@b` to `c@d`, as a server with these options

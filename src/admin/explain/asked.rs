@@ -104,21 +104,8 @@ fn read_request(input: &[u8]) -> Result<Asked, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use super::log_line::tests::assert_is;
     use super::*;
-
-    #[track_caller]
-    fn assert_is(request: &Request, [state, address, name, sender, recipient]: [&str; 5]) {
-        for (attribute, value) in [
-            (Attribute::ProtocolState, state),
-            (Attribute::ClientAddress, address),
-            (Attribute::ClientName, name),
-            (Attribute::Sender, sender),
-            (Attribute::Recipient, recipient),
-        ] {
-            let own = String::from_utf8_lossy(request.text(attribute));
-            assert_eq!(own, value, "{attribute:?}");
-        }
-    }
 
     #[test]
     fn a_policy_request_is_read_with_or_without_its_end() {

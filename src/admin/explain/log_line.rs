@@ -195,11 +195,12 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
+    /// Compares stage, address, name, sender and recipient.
     #[track_caller]
-    fn assert_is(request: &Request, [state, address, name, sender, recipient]: [&str; 5]) {
+    pub fn assert_is(request: &Request, [state, address, name, sender, recipient]: [&str; 5]) {
         for (attribute, value) in [
             (Attribute::ProtocolState, state),
             (Attribute::ClientAddress, address),
