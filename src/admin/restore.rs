@@ -31,10 +31,8 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     let dbdir = words.dbdir();
     // With the caller's rights, since he names a path of his own; what lies beside the
     // database is read with those of its owner, who could have put a link there.
-    let is_beside = fs::canonicalize(path).is_ok_and(|path| is_in(&path, &dbdir))
-        || path
-            .parent()
-            .is_some_and(|parent| is_in(&parent.join("x"), &dbdir));
+    let is_beside =
+        is_in(path, &dbdir) || fs::canonicalize(path).is_ok_and(|path| is_in(&path, &dbdir));
     if is_beside {
         become_owner(&dbdir)?;
     }
