@@ -14,14 +14,14 @@ use divan::{Bencher, black_box};
 use postgrey::config::settings::Settings;
 use postgrey::config::whitelists;
 use postgrey::policy::apply::Reading;
-use postgrey::policy::command::{Command, Now, Outcome, Verdict};
+use postgrey::policy::command::{Command, Counting, Now, Outcome, Verdict};
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
 use postgrey::policy::held::Held;
 use postgrey::policy::instances::Instances;
 use postgrey::policy::request::{Attribute, Event, Request, RequestReader};
 use postgrey::policy::rules::{Compat, Rules};
 use postgrey::policy::triplet::Keys;
-use postgrey::policy::whitelist::ClientWhitelist;
+use postgrey::policy::whitelist::ClientList;
 use postgrey::store::Store;
 use postgrey::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use requests::{Subject, push_request};
@@ -79,7 +79,7 @@ fn read_request_in_pieces(bencher: Bencher) {
 }
 
 /// Names, networks and a pattern for each hundred lines.
-fn clients(lines: usize) -> ClientWhitelist {
+fn clients(lines: usize) -> ClientList {
     let mut text = String::new();
     for line in 0..lines {
         match line % 100 {
@@ -95,7 +95,7 @@ fn clients(lines: usize) -> ClientWhitelist {
         }
         .unwrap();
     }
-    let mut list = ClientWhitelist::new(Compat::Targrey137);
+    let mut list = ClientList::new(Compat::Targrey137);
     list.add_file("list", text.as_bytes());
     list.finish();
     list
@@ -346,6 +346,7 @@ fn store_read_awl(bencher: Bencher) {
         own_client: b"",
         triplet: b"192.0.2.0/a@b.example/c@d.example",
         octet: b"1",
+        counting: Counting::Always,
         is_data: false,
     };
     let read = store.try_read(&rules, &command).unwrap();

@@ -23,7 +23,6 @@ use postgrey::policy::pool::Pools;
 use postgrey::policy::request::{Attribute, Request};
 use postgrey::policy::rules::{Lookup, Rules, Texts};
 use postgrey::policy::triplet::Keys;
-use postgrey::policy::whitelist::{ClientWhitelist, RecipientWhitelist};
 use postgrey::store::Store;
 use postgrey::store::memory::MemoryStore;
 
@@ -58,10 +57,8 @@ fn policy(lookup: &str) -> Policy {
     pools.add_file("pools", b"example.com\n");
     Policy {
         whitelists: Whitelists {
-            clients: ClientWhitelist::new(rules.compat),
-            recipients: RecipientWhitelist::new(),
-            s25r: None,
             pools: rules.by_domain.then_some(pools),
+            ..Whitelists::new(rules.compat)
         },
         rules,
         texts: Texts::default(),

@@ -10,14 +10,14 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use postgrey::admin::import;
-use postgrey::policy::command::{Command, Now, Verdict};
+use postgrey::policy::command::{Command, Counting, Now, Verdict};
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings, Whitelists};
 use postgrey::policy::instances::Instances;
 use postgrey::policy::record::{Database, TripletRecord};
 use postgrey::policy::request::{Event, MAX_REQUEST, RequestReader};
 use postgrey::policy::rules::{Compat, Rules, Texts};
 use postgrey::policy::triplet::Keys;
-use postgrey::policy::whitelist::{ClientWhitelist, RecipientWhitelist};
+use postgrey::policy::whitelist::{ClientList, MailAddressList};
 use postgrey::store::expiry::{Expiry, Progress};
 use postgrey::store::memory::MemoryStore;
 use postgrey::store::{Entry, Store};
@@ -49,12 +49,7 @@ fn policy(compat: Compat) -> Policy {
             ..Rules::default()
         },
         texts: Texts::default(),
-        whitelists: Whitelists {
-            s25r: None,
-            pools: None,
-            clients: ClientWhitelist::new(compat),
-            recipients: RecipientWhitelist::new(),
-        },
+        whitelists: Whitelists::new(compat),
         is_dry_run: false,
     }
 }
@@ -125,24 +120,33 @@ fn apply(policy: &Policy, store: &mut MemoryStore, command: &Command) -> Decisio
 fn try_whitelists(input: &[u8]) {
     let names = input.split(|&b| b == b'\n').take(3);
     for compat in Compat::ALL {
-        let mut clients = ClientWhitelist::new(compat);
-        let mut recipients = RecipientWhitelist::new();
+        let mut clients = ClientList::new(compat);
+        let mut recipients = MailAddressList::of_recipients();
+        let mut senders = MailAddressList::of_senders();
         let mut complaints = clients.add_file("clients", input);
         complaints.extend(clients.finish());
         complaints.extend(recipients.add_file("recipients", input));
         complaints.extend(recipients.finish());
+        complaints.extend(senders.add_file("senders", input));
+        complaints.extend(senders.finish());
+        // Each entry stands in the list itself.
+        assert!(clients.inside(&clients).len() <= clients.len());
         for complaint in complaints {
             let text = complaint.to_string();
             assert!(!text.contains(char::is_control), "{text:?}");
         }
         for name in names.clone() {
             let name = &name[..name.len().min(512)];
-            clients.match_name(name);
-            recipients.match_recipient(name);
+            let by_name = clients.match_name(name);
             let parsed = std::str::from_utf8(name)
                 .ok()
                 .and_then(|text| text.parse().ok());
-            clients.match_address(name, parsed);
+            let by_address = clients.match_address(name, parsed);
+            let is_listed = by_name.or(by_address).is_some();
+            assert_eq!(clients.has(name, name, parsed), is_listed);
+            for list in [&recipients, &senders] {
+                assert_eq!(list.has(name), list.match_address(name).is_some());
+            }
         }
     }
 }
@@ -163,6 +167,7 @@ fn try_records(input: &[u8]) {
                 own_client: b"",
                 triplet: b"k",
                 octet: b"1",
+                counting: Counting::Always,
                 is_data,
             };
             let mut outcomes = Vec::new();

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 
-use postgrey::policy::command::{Command, Now, Outcome, Verdict};
+use postgrey::policy::command::{Command, Counting, Now, Outcome, Verdict};
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings, Whitelists};
 use postgrey::policy::instances::Instances;
 use postgrey::policy::number::{number_of_text, push_number};
@@ -16,16 +16,16 @@ use postgrey::policy::request::{
 };
 use postgrey::policy::rules::{Compat, Rules, Texts};
 use postgrey::policy::triplet::Keys;
-use postgrey::policy::whitelist::{ClientWhitelist, RecipientWhitelist};
 use postgrey::server::wire::{ReceiveBuffer, answers};
 use postgrey::store::Store;
 use postgrey::store::key::{MAX_KEY, split_stored, stored_key, stored_value};
 use postgrey::store::memory::MemoryStore;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 /// Counts what a thread has allocated.
-struct Counting;
+struct CountingAllocator;
 
 thread_local! {
     static LIVE: Cell<isize> = const { Cell::new(0) };
@@ -42,7 +42,7 @@ fn count(octets: isize) {
 
 // SAFETY: everything is done by the system's allocator; counting does not
 // allocate, since the cells are const-initialised and have no destructor.
-unsafe impl GlobalAlloc for Counting {
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
         // SAFETY: the caller's layout, as required.
@@ -57,7 +57,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// The most octets that were allocated at a time while this ran.
 fn peak_of(run: impl FnOnce()) -> usize {
@@ -185,11 +185,12 @@ proptest! {
         text in proptest::option::of(octets(520)),
         texts in [octets(520), octets(2000), octets(2000), octets(5)],
         is_data in any::<bool>(),
+        counting in select(vec![Counting::Always, Counting::IfWaited, Counting::Never]),
         after in octets(9),
     ) {
         let [address, client, triplet, octet] = &texts;
         let now = Now { seconds, text: text.as_deref() };
-        let command = Command { now, address, client, own_client: address, triplet, octet, is_data };
+        let command = Command { now, address, client, own_client: address, triplet, octet, counting, is_data };
         let mut encoded = Vec::new();
         command.encode(&mut encoded);
         encoded.extend_from_slice(&after);
@@ -299,12 +300,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                     x_greylist_header: texts.2,
                     hostname: texts.3,
                 },
-                whitelists: Whitelists {
-                    s25r: None,
-                    pools: None,
-                    clients: ClientWhitelist::new(compat),
-                    recipients: RecipientWhitelist::new(),
-                },
+                whitelists: Whitelists::new(compat),
                 is_dry_run,
             },
         )
@@ -406,6 +402,7 @@ proptest! {
                 own_client: b"",
                 triplet: b"192.0.2.0/a@b/c@d",
                 octet: b"91",
+                counting: Counting::Always,
                 is_data: false,
             };
             let mut outcomes = Vec::new();

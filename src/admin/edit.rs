@@ -7,7 +7,7 @@ use super::complain;
 use super::environment::open_writer;
 use super::escape::{escaped, unescape};
 use super::failure::Failure;
-use super::keys::{Named, known_domain, parsed, split_length};
+use super::keys::{Known, Named, parsed, split_length};
 use super::options::Id;
 use super::output::Output;
 use super::records::{database_with_name, each_record, short_name};
@@ -38,8 +38,14 @@ pub fn add(words: &Words) -> Result<(), Failure> {
         )
     })?;
     // A name is not asked for: an address is added as such, in a pool, too.
-    let domain = known_domain(&settings, words.operand(1), b"");
+    let Known { domain, suspicion } = Known::of(&settings, words.operand(1), b"");
     refuse_useless_domain(&settings, words.operand(1), &domain)?;
+    if let Some(source) = suspicion {
+        let client = escaped(words.operand(1));
+        return Err(Failure::error(format!(
+            "{client} is suspect, and never on the auto-whitelist: {source}"
+        )));
+    }
     let keys = Named {
         address: match domain.is_empty() {
             true => one_address(words.operand(1))?,
@@ -122,12 +128,14 @@ pub fn delete(words: &Words) -> Result<(), Failure> {
     };
     let (first, second, third) = (text(1)?, text(2)?, text(3)?);
     let name = words.octets(Id::ClientName).unwrap_or_default();
+    let known = Known::of(&settings, &first, name);
     let named = Named {
         address: &first,
         name,
         sender: &second,
         recipient: &third,
-        domain: &known_domain(&settings, &first, name),
+        domain: &known.domain,
+        is_suspect: known.suspicion.is_some(),
     };
     let keys = match (database, words.operands.len()) {
         (Database::Greylist, 4) => vec![named.keys(rules)?.triplet],
@@ -168,7 +176,7 @@ pub fn forget(words: &Words) -> Result<(), Failure> {
     let address = words.operand(0);
     let name = words.octets(Id::ClientName).unwrap_or_default();
     // What belongs to the pool of an address is not its own.
-    let domain = known_domain(&settings, address, b"");
+    let domain = Known::of(&settings, address, b"").domain;
     let named = Named {
         address,
         name,
@@ -241,12 +249,14 @@ pub fn pass(words: &Words) -> Result<(), Failure> {
     let settings = server_options::settings(words)?;
     let rules = &settings.rules;
     let name = words.octets(Id::ClientName).unwrap_or_default();
+    let known = Known::of(&settings, words.operand(2), name);
     let named = Named {
         address: words.operand(2),
         name,
         sender: words.operand(0),
         recipient: words.operand(1),
-        domain: &known_domain(&settings, words.operand(2), name),
+        domain: &known.domain,
+        is_suspect: known.suspicion.is_some(),
     };
     let dbdir = words.dbdir();
     let (mut store, keys) = if words.operands.len() == 3 {

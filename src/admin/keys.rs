@@ -6,11 +6,11 @@ use super::failure::Failure;
 use crate::config::settings::Settings;
 use crate::config::whitelists;
 use crate::policy::client::ClientAddress;
-use crate::policy::decide::Whitelists;
 use crate::policy::pool::registered_domain;
 use crate::policy::request::{Attribute, Request};
 use crate::policy::rules::{Lookup, Rules};
 use crate::policy::triplet::{Keys, sha1_hex};
+use crate::policy::whitelist::SourceLine;
 
 /// Whom and what an administrator means.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,6 +25,8 @@ pub struct Named<'a> {
     pub recipient: &'a [u8],
     /// The domain by which the client is known; empty if that is its network.
     pub domain: &'a [u8],
+    /// The client is suspect, and so known by its whole address.
+    pub is_suspect: bool,
 }
 
 impl Named<'_> {
@@ -45,6 +47,7 @@ impl Named<'_> {
         request.set(Attribute::Recipient, without_brackets(self.recipient));
         let mut keys = Keys {
             domain: self.domain.to_vec(),
+            is_by_address: self.is_suspect,
             ..Keys::default()
         };
         keys.build(rules, &client, &request);
@@ -61,6 +64,7 @@ impl Named<'_> {
         let keys = Named {
             address: b"0.0.0.0",
             name: b"",
+            is_suspect: false,
             ..*self
         }
         .keys(&any)?;
@@ -81,6 +85,7 @@ impl Named<'_> {
             let nobody = Named {
                 sender: b"",
                 recipient: b"",
+                is_suspect: false,
                 ..*self
             };
             let mut key = nobody.keys(&rules)?.triplet;
@@ -114,21 +119,40 @@ impl Named<'_> {
     }
 }
 
-/// The domain by which the server knows a client: what is given in place of its
-/// address, or that of its name if it is a pool; empty if it is its network.
-pub fn known_domain(settings: &Settings, client: &[u8], name: &[u8]) -> Vec<u8> {
-    if !settings.rules.by_domain {
-        return Vec::new();
+/// By what the server knows a client.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// What is given in place of its address, or the domain of its name if it is a
+    /// pool; empty if it is its network or address.
+    pub domain: Vec<u8>,
+    /// The line that makes it suspect, so that it is known by its whole address.
+    pub suspicion: Option<SourceLine>,
+}
+
+impl Known {
+    /// Finds it out; without a name as far as the address tells.
+    pub fn of(settings: &Settings, client: &[u8], name: &[u8]) -> Known {
+        let mut known = Known::default();
+        let by_domain = settings.rules.by_domain;
+        let is_address = parsed(client).is_some();
+        if let (true, Some(domain)) = (by_domain && !is_address, registered_domain(client)) {
+            known.domain = domain;
+            return known;
+        }
+        if !by_domain && settings.suspect_clients.is_empty() {
+            return known;
+        }
+        let lists = whitelists::load(settings).whitelists;
+        if let Some(suspects) = lists.suspects {
+            let by_name = suspects.match_name(name);
+            let by_address = || suspects.match_address(client, parsed(client));
+            known.suspicion = by_name.or_else(by_address).cloned();
+        }
+        if let (Some(pools), None) = (lists.pools, &known.suspicion) {
+            pools.judge(name, client, lists.s25r.as_ref(), &mut known.domain);
+        }
+        known
     }
-    if let Some(domain) = registered_domain(client).filter(|_| parsed(client).is_none()) {
-        return domain;
-    }
-    let mut domain = Vec::new();
-    let Whitelists { pools, s25r, .. } = whitelists::load(settings).whitelists;
-    if let Some(pools) = pools {
-        pools.judge(name, client, s25r.as_ref(), &mut domain);
-    }
-    domain
 }
 
 /// True for what `--privacy` makes of a client.

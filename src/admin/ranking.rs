@@ -420,14 +420,11 @@ fn client_of(rules: &Rules, client: &[u8], value: &[u8], is_triplet: bool) -> Ve
 
 /// The network of a client under the rules, as it stands in triplets.
 fn network_of(rules: &Rules, client: &[u8]) -> Vec<u8> {
-    let rules = Rules {
-        lookup: Lookup::Subnet,
-        ..rules.clone()
-    };
     let text = without_length(client);
     let (mut network, mut octet) = (Vec::new(), Vec::new());
-    match ClientAddress::new(&rules, text) {
-        Some(address) => address.push_network(&rules, b"", &mut network, &mut octet),
+    let subnet = Lookup::Subnet;
+    match ClientAddress::new(rules, text) {
+        Some(address) => address.push_network(rules, subnet, b"", &mut network, &mut octet),
         None => network.extend_from_slice(text),
     }
     network.make_ascii_lowercase();

@@ -70,6 +70,9 @@ pub fn warn_of_changed_lists(settings: &Settings) {
     let lists = [
         (true, &settings.whitelist_clients),
         (true, &settings.whitelist_recipients),
+        (true, &settings.whitelist_senders),
+        (true, &settings.greylist_recipients),
+        (true, &settings.suspect_clients),
         (settings.s25r, &settings.s25r_except),
         (rules.by_domain, &settings.pool_domains),
     ];

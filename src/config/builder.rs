@@ -196,6 +196,9 @@ impl SettingsBuilder<'_> {
         for (files, id) in [
             (&mut settings.whitelist_clients, Id::WhitelistClients),
             (&mut settings.whitelist_recipients, Id::WhitelistRecipients),
+            (&mut settings.whitelist_senders, Id::WhitelistSenders),
+            (&mut settings.greylist_recipients, Id::GreylistRecipients),
+            (&mut settings.suspect_clients, Id::SuspectClients),
             (&mut settings.pool_domains, Id::PoolDomains),
         ] {
             let given = self.given_all(id);

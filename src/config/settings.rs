@@ -94,6 +94,13 @@ pub struct Settings {
     pub whitelist_clients: Vec<PathBuf>,
     /// Whitelists of recipients, likewise.
     pub whitelist_recipients: Vec<PathBuf>,
+    /// Whitelists of senders (`--whitelist-senders`), likewise; none without the option.
+    pub whitelist_senders: Vec<PathBuf>,
+    /// The recipients that are greylisted (`--greylist-recipients`), likewise; all
+    /// without the option.
+    pub greylist_recipients: Vec<PathBuf>,
+    /// Clients that are never on the auto-whitelist (`--suspect-clients`), likewise.
+    pub suspect_clients: Vec<PathBuf>,
     /// Let clients pass whose name does not look like a dial-up line
     /// (`--s25r`).
     pub s25r: bool,
@@ -138,6 +145,9 @@ impl Settings {
             .whitelist_clients
             .iter_mut()
             .chain(&mut settings.whitelist_recipients)
+            .chain(&mut settings.whitelist_senders)
+            .chain(&mut settings.greylist_recipients)
+            .chain(&mut settings.suspect_clients)
             .chain(&mut settings.s25r_except)
             .chain(&mut settings.pool_domains);
         let files = settings.pidfile.iter_mut().chain(&mut settings.stats_file);
@@ -171,6 +181,9 @@ impl Default for Settings {
             log_time: false,
             whitelist_clients: with_local_files([paths::whitelist_clients()]),
             whitelist_recipients: with_local_files([paths::whitelist_recipients()]),
+            whitelist_senders: Vec::new(),
+            greylist_recipients: Vec::new(),
+            suspect_clients: Vec::new(),
             s25r: false,
             s25r_except: Vec::new(),
             pool_domains: with_local_files([paths::pool_domains()]),

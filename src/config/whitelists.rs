@@ -1,17 +1,17 @@
-//! Reads the whitelist files that the settings name, and the exceptions of
-//! S25R with them: all of it is read at the start and again at HUP.
+//! Reads the whitelists and the other lists that the settings name: all of them are
+//! read at the start and again at HUP.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::paths::is_local_file;
 use super::settings::Settings;
 use crate::policy::decide::Whitelists;
 use crate::policy::pool::Pools;
 use crate::policy::s25r::Exceptions;
-use crate::policy::whitelist::{ClientWhitelist, Complaint, RecipientWhitelist};
+use crate::policy::whitelist::{ClientList, Complaint, MailAddressList};
 use crate::sys::errors::describe;
 
 /// Octets of the longest file that is read.
@@ -36,56 +36,78 @@ pub struct Problem {
 
 /// Lists without entries.
 pub fn empty(settings: &Settings) -> Whitelists {
+    let compat = settings.rules.compat;
+    let has = |files: &[PathBuf]| !files.is_empty();
     Whitelists {
-        clients: ClientWhitelist::new(settings.rules.compat),
-        recipients: RecipientWhitelist::new(),
+        senders: has(&settings.whitelist_senders).then(MailAddressList::of_senders),
+        opted_in: has(&settings.greylist_recipients).then(MailAddressList::of_recipients),
+        suspects: has(&settings.suspect_clients).then(|| ClientList::new(compat)),
         s25r: settings.s25r.then(Exceptions::default),
         pools: settings.rules.by_domain.then(Pools::default),
+        ..Whitelists::new(compat)
     }
 }
 
 /// Reads all files. One that does not exist is no problem if its name ends in
 /// `.local`.
 pub fn load(settings: &Settings) -> Loaded {
-    let Whitelists {
-        mut clients,
-        mut recipients,
-        mut s25r,
-        mut pools,
-    } = empty(settings);
+    let mut lists = empty(settings);
     let mut problems = Vec::new();
-    for file in &settings.whitelist_clients {
-        read_file(file, &mut problems, |name, text| {
-            clients.add_file(name, text)
+    let all = &mut problems;
+    read_clients(&settings.whitelist_clients, Some(&mut lists.clients), all);
+    let recipients = Some(&mut lists.recipients);
+    read_mail_addresses(&settings.whitelist_recipients, recipients, all);
+    read_mail_addresses(&settings.whitelist_senders, lists.senders.as_mut(), all);
+    let opted_in = lists.opted_in.as_mut();
+    read_mail_addresses(&settings.greylist_recipients, opted_in, all);
+    read_clients(&settings.suspect_clients, lists.suspects.as_mut(), all);
+    if let Some(exceptions) = &mut lists.s25r {
+        read_files(&settings.s25r_except, all, |name, text| {
+            exceptions.add_file(name, text)
         });
     }
-    for file in &settings.whitelist_recipients {
-        read_file(file, &mut problems, |name, text| {
-            recipients.add_file(name, text)
-        });
+    if let Some(pools) = &mut lists.pools {
+        let add = |name: &str, text: &[u8]| pools.add_file(name, text);
+        read_files(&settings.pool_domains, all, add);
     }
-    for file in &settings.s25r_except {
-        if let Some(exceptions) = &mut s25r {
-            read_file(file, &mut problems, |name, text| {
-                exceptions.add_file(name, text)
-            });
-        }
+    if let Some(suspects) = &lists.suspects {
+        let beaten = suspects.inside(&lists.clients).into_iter();
+        problems.extend(beaten.map(|(suspect, whitelisted)| Problem {
+            text: format!("{suspect}: {whitelisted} whitelists it, and wins"),
+            is_fatal: false,
+        }));
     }
-    for file in &settings.pool_domains {
-        if let Some(pools) = &mut pools {
-            read_file(file, &mut problems, |name, text| pools.add_file(name, text));
-        }
-    }
-    let late = clients.finish().into_iter().chain(recipients.finish());
-    problems.extend(late.map(Problem::from));
     Loaded {
-        whitelists: Whitelists {
-            clients,
-            recipients,
-            s25r,
-            pools,
-        },
+        whitelists: lists,
         problems,
+    }
+}
+
+fn read_clients(files: &[PathBuf], list: Option<&mut ClientList>, problems: &mut Vec<Problem>) {
+    if let Some(list) = list {
+        read_files(files, problems, |name, text| list.add_file(name, text));
+        problems.extend(list.finish().into_iter().map(Problem::from));
+    }
+}
+
+fn read_mail_addresses(
+    files: &[PathBuf],
+    list: Option<&mut MailAddressList>,
+    problems: &mut Vec<Problem>,
+) {
+    if let Some(list) = list {
+        read_files(files, problems, |name, text| list.add_file(name, text));
+        problems.extend(list.finish().into_iter().map(Problem::from));
+    }
+}
+
+fn read_files(
+    files: &[PathBuf],
+    problems: &mut Vec<Problem>,
+    mut add: impl FnMut(&str, &[u8]) -> Vec<Complaint>,
+) {
+    for file in files {
+        read_file(file, problems, &mut add);
     }
 }
 

@@ -3,7 +3,7 @@
 //! This is what a transaction runs for each request, in whatever process has
 //! it open. The order of the steps and every comparison are the original's.
 
-use super::command::{Command, Now, Outcome, Verdict};
+use super::command::{Command, Counting, Now, Outcome, Verdict};
 use super::number::{number_of_text, push_number};
 use super::record::{ClientRecord, Database, TripletRecord, parse_tarpit_record};
 use super::rules::Rules;
@@ -51,7 +51,9 @@ pub fn apply<R: Records>(
         if has_waited {
             records.delete(Database::Tarpit, command.address)?;
         }
-        count_pass(records, rules, command, &mut outcome)?;
+        if has_waited || command.counting != Counting::IfWaited {
+            count_pass(records, rules, command, &mut outcome)?;
+        }
         return Ok(outcome);
     }
     let triplet = update_triplet(records, rules, command, &mut outcome)?;
@@ -108,7 +110,7 @@ pub fn apply_read_only<R: ReadRecords>(
     outcome.verdict = Verdict::TarpitPassed {
         has_waited: is_recorded,
     };
-    let is_counted = rules.auto_whitelist.is_some() && {
+    let is_counted = rules.auto_whitelist.is_some() && command.counting == Counting::Always && {
         let client = client_numbers(records, command.client, &mut outcome)?;
         is_pass_due(rules, command, client)
     };
@@ -121,7 +123,8 @@ pub fn apply_read_only<R: ReadRecords>(
 /// True if reading alone can decide some commands of this kind: without an
 /// auto-whitelist and before DATA it never can.
 pub fn may_decide_by_reading(rules: &Rules, command: &Command) -> bool {
-    rules.auto_whitelist.is_some() || (rules.targrey && command.is_data)
+    let may_be_whitelisted = rules.auto_whitelist.is_some() && command.counting != Counting::Never;
+    may_be_whitelisted || (rules.targrey && command.is_data)
 }
 
 /// True if an auto-whitelisted client's record, last counted at this time, is
@@ -219,6 +222,9 @@ fn count_pass<R: Records>(
     let Some(limit) = rules.auto_whitelist else {
         return Ok(());
     };
+    if command.counting == Counting::Never {
+        return Ok(());
+    }
     let client = client_numbers(records, command.client, outcome)?;
     if is_pass_due(rules, command, client) {
         let count = client.map_or(1.0, |(count, _)| count + 1.0);

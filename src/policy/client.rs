@@ -46,25 +46,32 @@ impl<'a> ClientAddress<'a> {
 
     /// Appends the client part of the triplet key and returns the octet that
     /// was cut off: the fourth part of an IPv4 address whose network is the
-    /// key, as text; empty otherwise.
+    /// key, as text; empty otherwise. `lookup` takes the place of that of the rules.
     pub fn push_network(
         &self,
         rules: &Rules,
+        lookup: Lookup,
         client_name: &[u8],
         key: &mut Vec<u8>,
         octet: &mut Vec<u8>,
     ) {
         match self.parsed {
             Some(address) if !rules.compat.addresses_are_text() => {
-                push_parsed_network(rules, address, key, octet);
+                push_parsed_network(rules, lookup, address, key, octet);
             }
-            _ => push_text_network(rules, self.text, client_name, key, octet),
+            _ => push_text_network(lookup, self.text, client_name, key, octet),
         }
     }
 }
 
-fn push_parsed_network(rules: &Rules, address: IpAddr, key: &mut Vec<u8>, octet: &mut Vec<u8>) {
-    if rules.lookup == Lookup::Host {
+fn push_parsed_network(
+    rules: &Rules,
+    lookup: Lookup,
+    address: IpAddr,
+    key: &mut Vec<u8>,
+    octet: &mut Vec<u8>,
+) {
+    if lookup == Lookup::Host {
         push_address(key, address);
         key.extend_from_slice(if address.is_ipv4() { b"/32" } else { b"/128" });
         return;
@@ -119,7 +126,7 @@ fn push_ipv6(out: &mut Vec<u8>, address: Ipv6Addr) {
 /// The rule of 1.34: three parts and `.0`, unless the client name holds the
 /// third and the fourth, which is taken for a dial-up line of its own.
 fn push_text_network(
-    rules: &Rules,
+    lookup: Lookup,
     text: &[u8],
     client_name: &[u8],
     key: &mut Vec<u8>,
@@ -127,7 +134,7 @@ fn push_text_network(
 ) {
     let mut parts = text.splitn(5, |&b| b == b'.');
     if let (Lookup::Subnet, Some(first), Some(second), Some(third), Some(fourth)) = (
-        rules.lookup,
+        lookup,
         parts.next(),
         parts.next(),
         parts.next(),
@@ -157,7 +164,7 @@ mod tests {
     fn network(rules: &Rules, text: &str, name: &str) -> (String, String) {
         let (mut key, mut octet) = (Vec::new(), Vec::new());
         let address = ClientAddress::new(rules, text.as_bytes()).unwrap();
-        address.push_network(rules, name.as_bytes(), &mut key, &mut octet);
+        address.push_network(rules, rules.lookup, name.as_bytes(), &mut key, &mut octet);
         (
             String::from_utf8(key).unwrap(),
             String::from_utf8(octet).unwrap(),

@@ -34,6 +34,19 @@ impl<'a> Now<'a> {
     }
 }
 
+/// What the auto-whitelist has to do with a command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Counting {
+    /// The client is looked for, and its passes count.
+    #[default]
+    Always,
+    /// At DATA a pass counts only if the client has waited in the tarpit: it may be a
+    /// mail to recipients that are not greylisted.
+    IfWaited,
+    /// The client is not looked for, and nothing counts.
+    Never,
+}
+
 /// One request as the store sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Command<'a> {
@@ -50,6 +63,8 @@ pub struct Command<'a> {
     pub triplet: &'a [u8],
     /// The octet of the client that the triplet does not hold.
     pub octet: &'a [u8],
+    /// What the auto-whitelist has to do with it.
+    pub counting: Counting,
     /// True at the DATA stage under `--targrey`.
     pub is_data: bool,
 }
@@ -67,6 +82,7 @@ impl Command<'static> {
         own_client: b"",
         triplet: b"",
         octet: b"",
+        counting: Counting::Always,
         is_data: false,
     };
 }
@@ -75,6 +91,8 @@ impl Command<'static> {
 const COMMAND_HEADER: usize = 1 + 8 + 6 * 2;
 const FLAG_DATA: u8 = 1;
 const FLAG_TEST_TIME: u8 = 2;
+const FLAG_COUNTS_IF_WAITED: u8 = 4;
+const FLAG_COUNTS_NEVER: u8 = 8;
 
 impl<'a> Command<'a> {
     /// True for [`Command::PING`]: each other one has a triplet.
@@ -95,8 +113,10 @@ impl<'a> Command<'a> {
 
     /// The keys under which the auto-whitelist may have the client.
     pub fn client_keys(&self) -> impl Iterator<Item = &'a [u8]> {
-        let is_there = |key: &&[u8]| !key.is_empty();
-        std::iter::once(self.client).chain(Some(self.own_client).filter(is_there))
+        let is_looked_for = self.counting != Counting::Never;
+        let has_own = is_looked_for && !self.own_client.is_empty();
+        let client = is_looked_for.then_some(self.client);
+        client.into_iter().chain(has_own.then_some(self.own_client))
     }
 
     /// Appends the command as octets. Texts beyond 65535 octets are cut; the
@@ -107,6 +127,11 @@ impl<'a> Command<'a> {
                 FLAG_TEST_TIME
             } else {
                 0
+            }
+            | match self.counting {
+                Counting::Always => 0,
+                Counting::IfWaited => FLAG_COUNTS_IF_WAITED,
+                Counting::Never => FLAG_COUNTS_NEVER,
             };
         out.push(flags);
         out.extend_from_slice(&self.now.seconds.to_le_bytes());
@@ -136,6 +161,13 @@ impl<'a> Command<'a> {
         let text = (flags & FLAG_TEST_TIME != 0).then_some(time);
         let now = Now { seconds, text };
         let is_data = flags & FLAG_DATA != 0;
+        let counting = if flags & FLAG_COUNTS_NEVER != 0 {
+            Counting::Never
+        } else if flags & FLAG_COUNTS_IF_WAITED != 0 {
+            Counting::IfWaited
+        } else {
+            Counting::Always
+        };
         Some(Command {
             now,
             address,
@@ -143,6 +175,7 @@ impl<'a> Command<'a> {
             own_client,
             triplet,
             octet,
+            counting,
             is_data,
         })
     }
@@ -260,7 +293,11 @@ mod tests {
 
     #[test]
     fn commands_come_back_as_they_were_sent() {
-        for text in [None, Some(&b" 1.5e9 "[..]), Some(b"")] {
+        for (text, counting) in [
+            (None, Counting::Always),
+            (Some(&b" 1.5e9 "[..]), Counting::IfWaited),
+            (Some(b""), Counting::Never),
+        ] {
             let command = Command {
                 now: Now::new(1.7e9, text),
                 address: b"192.0.2.91",
@@ -268,6 +305,7 @@ mod tests {
                 own_client: b"192.0.2.91",
                 triplet: b"192.0.2.0/a@b/c@d",
                 octet: b"91",
+                counting,
                 is_data: text.is_none(),
             };
             let mut octets = Vec::new();

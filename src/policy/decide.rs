@@ -5,16 +5,16 @@
 //! the two lies the transaction, run by whoever has the store.
 
 use super::client::ClientAddress;
-use super::command::{Command, Now, Outcome, Verdict};
+use super::command::{Command, Counting, Now, Outcome, Verdict};
 use super::instances::Instances;
 use super::line::{Level, Reason, push_action, push_tarpit_whitelisted, push_whitelisted};
 use super::pool::{KnownBy, Pools};
 use super::request::{Attribute, Request};
-use super::rules::{Rules, Texts};
+use super::rules::{Compat, Rules, Texts};
 use super::s25r::Exceptions;
 use super::text::{make_sendable, push_greylist_text, push_header};
 use super::triplet::Keys;
-use super::whitelist::{ClientWhitelist, RecipientWhitelist};
+use super::whitelist::{ClientList, MailAddressList, SourceLine};
 
 /// The attributes that the rules of 1.37 want, in the order they are missed.
 const NEEDED: [Attribute; 4] = [
@@ -24,13 +24,21 @@ const NEEDED: [Attribute; 4] = [
     Attribute::Sender,
 ];
 
-/// The static whitelists, read from files.
+/// The static whitelists, and the other lists, read from files. What an option names
+/// is `None` without that.
 #[derive(Debug)]
 pub struct Whitelists {
     /// Clients, by name and address.
-    pub clients: ClientWhitelist,
+    pub clients: ClientList,
     /// Recipients.
-    pub recipients: RecipientWhitelist,
+    pub recipients: MailAddressList,
+    /// Senders (`--whitelist-senders`).
+    pub senders: Option<MailAddressList>,
+    /// The recipients that are greylisted, and no others (`--greylist-recipients`).
+    pub opted_in: Option<MailAddressList>,
+    /// Clients that gain nothing by what they or others did before
+    /// (`--suspect-clients`).
+    pub suspects: Option<ClientList>,
     /// With `--s25r` the names that its rules judge wrongly.
     pub s25r: Option<Exceptions>,
     /// With `--lookup-by-domain` the domains that are known to be pools, or not.
@@ -38,10 +46,32 @@ pub struct Whitelists {
 }
 
 impl Whitelists {
+    /// Those that are there without an option, empty.
+    pub fn new(compat: Compat) -> Self {
+        Whitelists {
+            clients: ClientList::new(compat),
+            recipients: MailAddressList::of_recipients(),
+            senders: None,
+            opted_in: None,
+            suspects: None,
+            s25r: None,
+            pools: None,
+        }
+    }
+
     /// How many entries they have, for the log.
     pub fn size(&self) -> String {
         let (clients, recipients) = (self.clients.len(), self.recipients.len());
         let mut text = format!("{clients} entries for clients, {recipients} for recipients");
+        if let Some(senders) = &self.senders {
+            text.push_str(&format!(", {} for senders", senders.len()));
+        }
+        if let Some(opted_in) = &self.opted_in {
+            text.push_str(&format!(", {} opted in", opted_in.len()));
+        }
+        if let Some(suspects) = &self.suspects {
+            text.push_str(&format!(", {} suspect", suspects.len()));
+        }
         if let Some(exceptions) = &self.s25r {
             text.push_str(&format!(", {} for --s25r", exceptions.len()));
         }
@@ -76,6 +106,10 @@ pub enum Decision {
     ClientWhitelisted,
     /// The recipient is on a whitelist.
     RecipientWhitelisted,
+    /// The sender is on a whitelist.
+    SenderWhitelisted,
+    /// The recipient is not among those that are greylisted.
+    NotOptedIn,
     /// The client's name does not look like a dial-up line.
     NotSuspicious,
     /// What the store said.
@@ -137,28 +171,48 @@ impl Policy {
         let Some(client) = ClientAddress::new(rules, request.text(Attribute::ClientAddress)) else {
             return Examined::Decided(Decision::BadAddress);
         };
-        let clients = &self.whitelists.clients;
-        if clients
-            .match_name(request.text(Attribute::ClientName))
-            .is_some()
-            || clients.match_address(client.text, client.parsed).is_some()
-        {
+        let lists = &self.whitelists;
+        let name = request.text(Attribute::ClientName);
+        let recipient = request.text(Attribute::Recipient);
+        if lists.clients.has(name, client.text, client.parsed) {
             return Examined::Decided(Decision::ClientWhitelisted);
         }
-        if self
-            .whitelists
-            .recipients
-            .match_recipient(request.text(Attribute::Recipient))
-            .is_some()
-        {
+        if lists.recipients.has(recipient) {
             return Examined::Decided(Decision::RecipientWhitelisted);
         }
-        if let Some(exceptions) = &self.whitelists.s25r
-            && !exceptions.is_suspicious(request.text(Attribute::ClientName), client.text)
+        // A sender that is missing is not the null sender.
+        if let (Some(senders), Some(sender)) = (&lists.senders, request.get(Attribute::Sender))
+            && senders.has(sender)
+        {
+            return Examined::Decided(Decision::SenderWhitelisted);
+        }
+        // At DATA of a mail with several recipients Postfix names none of them.
+        let is_unnamed = recipient.is_empty();
+        if let Some(opted_in) = &lists.opted_in
+            && !is_unnamed
+            && !opted_in.has(recipient)
+        {
+            return Examined::Decided(Decision::NotOptedIn);
+        }
+        let suspects = lists.suspects.as_ref();
+        keys.is_by_address =
+            suspects.is_some_and(|list| list.has(name, client.text, client.parsed));
+        if let Some(exceptions) = &lists.s25r
+            && !keys.is_by_address
+            && !exceptions.is_suspicious(name, client.text)
         {
             return Examined::Decided(Decision::NotSuspicious);
         }
-        self.known_by(request, &mut keys.domain);
+        let counting = match keys.is_by_address {
+            true => Counting::Never,
+            // Nobody may have been asked to wait for those recipients.
+            false if is_unnamed && lists.opted_in.is_some() => Counting::IfWaited,
+            false => Counting::Always,
+        };
+        keys.domain.clear();
+        if !keys.is_by_address {
+            self.known_by(request, &mut keys.domain);
+        }
         keys.build(rules, &client, request);
         Examined::NeedsStore(Command {
             now: Now::new(clock, request.get(Attribute::PolicyTestTime)),
@@ -167,8 +221,18 @@ impl Policy {
             own_client: &keys.own_client,
             triplet: &keys.triplet,
             octet: &keys.octet,
+            counting,
             is_data: rules.targrey && request.text(Attribute::ProtocolState) == b"DATA",
         })
+    }
+
+    /// The line that makes the client of a request suspect.
+    pub fn suspicion(&self, request: &Request) -> Option<&SourceLine> {
+        let suspects = self.whitelists.suspects.as_ref()?;
+        let client = ClientAddress::new(&self.rules, request.text(Attribute::ClientAddress))?;
+        suspects
+            .match_name(request.text(Attribute::ClientName))
+            .or_else(|| suspects.match_address(client.text, client.parsed))
     }
 
     /// By what the client of a request is known; its domain goes into `domain`, which
@@ -214,6 +278,14 @@ impl Policy {
             }
             Decision::RecipientWhitelisted => {
                 push_action(line, request, Reason::RecipientWhitelist);
+                log(Level::Two, line);
+            }
+            Decision::SenderWhitelisted => {
+                push_action(line, request, Reason::SenderWhitelist);
+                log(Level::Two, line);
+            }
+            Decision::NotOptedIn => {
+                push_action(line, request, Reason::NotOptedIn);
                 log(Level::Two, line);
             }
             Decision::NotSuspicious => {

@@ -31,6 +31,10 @@ pub enum Reason {
     ClientWhitelist,
     /// The recipient is on a whitelist of recipients.
     RecipientWhitelist,
+    /// The sender is on a whitelist of senders.
+    SenderWhitelist,
+    /// The recipient is not among those that are greylisted (`--greylist-recipients`).
+    NotOptedIn,
     /// The client's name does not look like a dial-up line (`--s25r`).
     NotSuspicious,
     /// The client is on the auto-whitelist.
@@ -86,6 +90,8 @@ fn push_reason(line: &mut Vec<u8>, reason: Reason) {
     match reason {
         Reason::ClientWhitelist => line.extend_from_slice(b"client whitelist"),
         Reason::RecipientWhitelist => line.extend_from_slice(b"recipient whitelist"),
+        Reason::SenderWhitelist => line.extend_from_slice(b"sender whitelist"),
+        Reason::NotOptedIn => line.extend_from_slice(b"recipient not opted in"),
         Reason::NotSuspicious => line.extend_from_slice(b"not S25R"),
         Reason::ClientAutoWhitelist => line.extend_from_slice(b"client AWL"),
         Reason::New | Reason::Tarpit => line.extend_from_slice(b"new"),

@@ -7,7 +7,7 @@ use sha1::{Digest, Sha1};
 
 use super::client::ClientAddress;
 use super::request::{Attribute, Request};
-use super::rules::Rules;
+use super::rules::{Lookup, Rules};
 
 /// The keys of a request in the three databases, built in reused buffers.
 #[derive(Debug, Default)]
@@ -15,6 +15,9 @@ pub struct Keys {
     /// The domain by which the client is known, in lower case; empty if that is its
     /// network. Set before [`Keys::build`].
     pub domain: Vec<u8>,
+    /// The client is known by its whole address, whatever the rules and its domain say.
+    /// Set before [`Keys::build`].
+    pub is_by_address: bool,
     /// A client that is known by its domain by its own address in the auto-whitelist;
     /// else empty.
     pub own_client: Vec<u8>,
@@ -31,6 +34,7 @@ impl Keys {
     pub fn build(&mut self, rules: &Rules, client: &ClientAddress, request: &Request) {
         let Keys {
             domain,
+            is_by_address,
             own_client,
             triplet,
             client: client_key,
@@ -40,8 +44,13 @@ impl Keys {
         client_key.clear();
         own_client.clear();
         octet.clear();
-        if domain.is_empty() {
-            client.push_network(rules, request.text(Attribute::ClientName), triplet, octet);
+        if domain.is_empty() || *is_by_address {
+            let lookup = match is_by_address {
+                true => Lookup::Host,
+                false => rules.lookup,
+            };
+            let name = request.text(Attribute::ClientName);
+            client.push_network(rules, lookup, name, triplet, octet);
             client.push_auto_whitelist_key(rules, client_key);
         } else {
             triplet.extend_from_slice(domain);
@@ -97,7 +106,7 @@ fn push_reduced_sender(out: &mut Vec<u8>, sender: &[u8]) {
 
 /// The user of a BATV address `prvs=TAG=USER`, which some write
 /// `prvs=USER=TAG`: a tag begins with ten digits or lower-case letters.
-fn without_signature(user: &[u8]) -> &[u8] {
+pub(super) fn without_signature(user: &[u8]) -> &[u8] {
     let Some(rest) = user.strip_prefix(b"prvs=") else {
         return user;
     };
@@ -208,6 +217,17 @@ mod tests {
         assert_eq!(keys.client, sha1_hex(b"example.com"));
         assert_eq!(keys.own_client, sha1_hex(b"192.0.2.91"));
         rules.privacy = false;
+        keys.is_by_address = true;
+        keys.build(&rules, &client, &request);
+        assert_eq!(
+            keys.triplet,
+            b"192.0.2.91/32/alice@example.com/user+x@example.org"
+        );
+        assert_eq!(
+            (&keys.client[..], &keys.own_client[..], &keys.octet[..]),
+            (&b"192.0.2.91"[..], &b""[..], &b""[..])
+        );
+        keys.is_by_address = false;
         keys.build(&rules, &client, &request);
         assert_eq!(
             keys.triplet,

@@ -23,6 +23,8 @@ counters! {
     Requests = "requests": "Requests answered",
     PassClientWhitelist = "pass_client_whitelist": "Passed: client whitelist",
     PassRecipientWhitelist = "pass_recipient_whitelist": "Passed: recipient whitelist",
+    PassSenderWhitelist = "pass_sender_whitelist": "Passed: sender whitelist",
+    PassNotOptedIn = "pass_not_opted_in": "Passed: recipient not opted in",
     PassNotS25r = "pass_not_s25r": "Passed: not S25R",
     PassClientAwl = "pass_client_awl": "Passed: client auto-whitelist",
     PassTriplet = "pass_triplet": "Passed: triplet found",

@@ -313,6 +313,8 @@ impl Engine {
             Decision::Missing(_) | Decision::BadAddress => Counter::Unusable,
             Decision::ClientWhitelisted => Counter::PassClientWhitelist,
             Decision::RecipientWhitelisted => Counter::PassRecipientWhitelist,
+            Decision::SenderWhitelisted => Counter::PassSenderWhitelist,
+            Decision::NotOptedIn => Counter::PassNotOptedIn,
             Decision::NotSuspicious => Counter::PassNotS25r,
             Decision::StoreFailed => Counter::StoreErrors,
             Decision::Stored(outcome) | Decision::HeldBefore(outcome) => {

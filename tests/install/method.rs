@@ -97,7 +97,7 @@ pub(super) fn under_each_shell(test: impl Fn(&Place)) {
 }
 
 /// Each property, a value as svcprop shows it, and the options it becomes.
-pub(super) const GOOD: [(&str, &str, &[&str]); 57] = [
+pub(super) const GOOD: [(&str, &str, &[&str]); 60] = [
     ("inet", "127.0.0.1:60000", &["--inet=127.0.0.1:60000"]),
     (
         "inet",
@@ -161,6 +161,13 @@ pub(super) const GOOD: [(&str, &str, &[&str]); 57] = [
         &["--whitelist-clients=/a", "--whitelist-clients=/b"],
     ),
     ("whitelist_recipients", "/r", &["--whitelist-recipients=/r"]),
+    ("whitelist_senders", "/s", &["--whitelist-senders=/s"]),
+    (
+        "greylist_recipients",
+        "/a /b",
+        &["--greylist-recipients=/a", "--greylist-recipients=/b"],
+    ),
+    ("suspect_clients", "/s", &["--suspect-clients=/s"]),
     ("s25r", "true", &["--s25r"]),
     ("s25r_except", "/e", &["--s25r-except=/e"]),
     (
@@ -195,7 +202,7 @@ pub(super) const GOOD: [(&str, &str, &[&str]); 57] = [
 ];
 
 /// Each property, a bad value as svcprop shows it, and what is said about it.
-pub(super) const WRONG: [(&str, &str, &str); 60] = [
+pub(super) const WRONG: [(&str, &str, &str); 63] = [
     ("inet", "smtp", "'smtp' does not end with a port"),
     ("inet", "host:", "'host:' does not end with a port"),
     ("inet", "1:70000", "'1:70000': a port is from 1 to 65535"),
@@ -275,6 +282,9 @@ pub(super) const WRONG: [(&str, &str, &str); 60] = [
     ("privacy", "1", "'1' is neither true nor false"),
     ("whitelist_clients", "/a b", "'b' is no absolute path"),
     ("whitelist_recipients", "r", "'r' is no absolute path"),
+    ("whitelist_senders", "s", "'s' is no absolute path"),
+    ("greylist_recipients", "/a r", "'r' is no absolute path"),
+    ("suspect_clients", "s", "'s' is no absolute path"),
     ("s25r", "on", "'on' is neither true nor false"),
     ("s25r_except", "e", "'e' is no absolute path"),
     ("greylist_action", "A\x01", "has a control character"),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use postgrey::policy::command::{Command, Now};
+use postgrey::policy::command::{Command, Counting, Now};
 use postgrey::policy::record::Database;
 use postgrey::policy::rules::Rules;
 use postgrey::store::Store;
@@ -127,6 +127,7 @@ impl Stage {
             own_client: b"",
             triplet: triplet.as_bytes(),
             octet: b"9",
+            counting: Counting::Always,
             is_data: false,
         };
         let mut outcomes = Vec::new();

@@ -201,6 +201,12 @@ impl<'a> Case<'a> {
         TripletRecord::parse(&value).map(|record| number_of_text(record.first))
     }
 
+    /// The line by which the recipient is greylisted, where only those with one are.
+    pub fn opt_in(&self) -> Option<&'a SourceLine> {
+        let opted_in = self.policy.whitelists.opted_in.as_ref()?;
+        opted_in.match_address(self.request.text(Attribute::Recipient))
+    }
+
     /// The rule of a whitelist that decides.
     pub fn rule(&self) -> Option<Rule<'a>> {
         let lists = &self.policy.whitelists;
@@ -208,7 +214,9 @@ impl<'a> Case<'a> {
         let client = ClientAddress::new(&self.policy.rules, text(Attribute::ClientAddress))?;
         let by_name = lists.clients.match_name(text(Attribute::ClientName));
         let by_address = || lists.clients.match_address(client.text, client.parsed);
-        let by_recipient = || lists.recipients.match_recipient(text(Attribute::Recipient));
+        let by_recipient = || lists.recipients.match_address(text(Attribute::Recipient));
+        let senders = lists.senders.as_ref();
+        let by_sender = || senders?.match_address(text(Attribute::Sender));
         by_name
             .map(|source| Rule {
                 source,
@@ -224,6 +232,12 @@ impl<'a> Case<'a> {
                 by_recipient().map(|source| Rule {
                     source,
                     part: "the recipient",
+                })
+            })
+            .or_else(|| {
+                by_sender().map(|source| Rule {
+                    source,
+                    part: "the sender",
                 })
             })
     }

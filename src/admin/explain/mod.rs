@@ -67,7 +67,16 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         let address = case.request().text(Attribute::ClientAddress);
         text.item("s25r", &s25r_judgement(exceptions.judge(name, address)))?;
     }
-    if let Some(known_by) = policy.known_by(case.request(), &mut Vec::new()) {
+    if let Some(source) = case.opt_in() {
+        text.item("opted in", &with_text(source))?;
+    }
+    if let Some(source) = policy.suspicion(case.request()) {
+        text.item("suspect", &with_text(source))?;
+        text.item(
+            "known by",
+            "its whole address, and not on the auto-whitelist",
+        )?;
+    } else if let Some(known_by) = policy.known_by(case.request(), &mut Vec::new()) {
         text.item("known by", &known_by_text(known_by, &case))?;
     }
     text.show_records(&policy.rules, &case, now)?;
@@ -221,7 +230,13 @@ fn reason(rules: &Rules, case: &Case, decision: &Decision) -> String {
             )
         }
         Decision::BadAddress => "not looked at: client_address is no address".into(),
-        Decision::ClientWhitelisted | Decision::RecipientWhitelisted => whitelist_reason(case),
+        Decision::ClientWhitelisted
+        | Decision::RecipientWhitelisted
+        | Decision::SenderWhitelisted => whitelist_reason(case),
+        Decision::NotOptedIn => {
+            "passes: the recipient is not among those that are greylisted (--greylist-recipients)"
+                .into()
+        }
         Decision::NotSuspicious => {
             "passes: the client name does not look like a dial-up line (--s25r)".into()
         }

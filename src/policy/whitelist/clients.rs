@@ -1,4 +1,5 @@
-//! Whitelisted clients, by name or address.
+//! Lists of clients, by name or address: of those that are whitelisted, and of those
+//! that are suspect.
 
 use super::addresses::{Addresses, Entered};
 use super::doubts::{doubt_client_form, doubt_client_name, doubt_client_pattern};
@@ -10,19 +11,19 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-/// Clients which are never greylisted.
+/// Clients for whom something else is done than for others.
 #[derive(Clone, Debug)]
-pub struct ClientWhitelist {
+pub struct ClientList {
     source_lines: SourceLines,
     names: HashMap<Box<[u8]>, Rank>,
     addresses: Addresses,
     patterns: Patterns,
 }
 
-impl ClientWhitelist {
+impl ClientList {
     /// An empty list; `compat` chooses how addresses are read and compared.
     pub fn new(compat: Compat) -> Self {
-        ClientWhitelist {
+        ClientList {
             source_lines: SourceLines::default(),
             names: HashMap::new(),
             addresses: Addresses::new(compat.addresses_are_text()),
@@ -104,9 +105,14 @@ impl ClientWhitelist {
         self.source_lines.complain(self.patterns.finish())
     }
 
-    /// The rule that whitelists a client of this name: the first of those that
-    /// name it or a domain above it, otherwise the first pattern found in it.
+    /// The rule that a client of this name fits: the first of those that name it
+    /// or a domain above it, otherwise the first pattern found in it.
     pub fn match_name(&self, name: &[u8]) -> Option<&SourceLine> {
+        self.source_lines
+            .get(self.find_name(name).or_else(|| self.patterns.find(name))?)
+    }
+
+    fn find_name(&self, name: &[u8]) -> Option<Rank> {
         let mut best = None;
         if !self.names.is_empty() {
             with_lower_case(name, |name| {
@@ -116,15 +122,42 @@ impl ClientWhitelist {
                 }
             });
         }
-        self.source_lines
-            .get(best.or_else(|| self.patterns.find(name))?)
+        best
     }
 
-    /// The first rule that whitelists this address: `as_sent` is the attribute
+    /// The first rule that this address fits: `as_sent` is the attribute
     /// as it came, `parsed` the address it means, if it is one. The rules of
     /// 1.37 look only at `parsed`, those of 1.34 only at `as_sent`.
     pub fn match_address(&self, as_sent: &[u8], parsed: Option<IpAddr>) -> Option<&SourceLine> {
         self.source_lines.get(self.addresses.find(as_sent, parsed)?)
+    }
+
+    /// True if the client of this name and address is listed; what the address is, see
+    /// [`ClientList::match_address`].
+    pub fn has(&self, name: &[u8], as_sent: &[u8], parsed: Option<IpAddr>) -> bool {
+        self.find_name(name).is_some()
+            || self.patterns.has(name)
+            || self.addresses.find(as_sent, parsed).is_some()
+    }
+
+    /// Each entry whose clients another list has, too: where it stands here and there.
+    /// Names and addresses are looked for there; a pattern is found if the other list
+    /// has the same one.
+    pub fn inside(&self, other: &ClientList) -> Vec<(SourceLine, SourceLine)> {
+        let mut pairs = self.addresses.inside(&other.addresses);
+        pairs.extend(self.patterns.same_as(&other.patterns));
+        let found = |(name, &rank): (&Box<[u8]>, &Rank)| {
+            let there = other.find_name(name).or_else(|| other.patterns.find(name));
+            Some((rank, there?))
+        };
+        pairs.extend(self.names.iter().filter_map(found));
+        pairs.sort_unstable();
+        pairs.dedup_by_key(|(rank, _)| *rank);
+        let sources = |(own, there)| {
+            let there = other.source_lines.get(there)?;
+            Some((self.source_lines.get(own)?.clone(), there.clone()))
+        };
+        pairs.into_iter().filter_map(sources).collect()
     }
 
     /// The number of rules.
@@ -142,8 +175,8 @@ impl ClientWhitelist {
 mod tests {
     use super::*;
 
-    fn list(text: &str) -> (ClientWhitelist, Vec<String>) {
-        let mut list = ClientWhitelist::new(Compat::Targrey137);
+    fn list(text: &str) -> (ClientList, Vec<String>) {
+        let mut list = ClientList::new(Compat::Targrey137);
         let mut complaints = list.add_file("W", text.as_bytes());
         complaints.extend(list.finish());
         (list, complaints.iter().map(ToString::to_string).collect())
@@ -189,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_bad_pattern_skips_its_line_alone() {
-        let mut list = ClientWhitelist::new(Compat::Targrey137);
+        let mut list = ClientList::new(Compat::Targrey137);
         let complaints = list.add_file("dir/W", b"a\n/(/\nb b\n/c/");
         let fatal: Vec<bool> = complaints.iter().map(|c| c.fatal).collect();
         assert_eq!(fatal, [true, false]);
@@ -219,14 +252,14 @@ mod tests {
 
     #[test]
     fn a_single_number_is_a_name_in_1_37_alone() {
-        let mut list = ClientWhitelist::new(Compat::Targrey137);
+        let mut list = ClientList::new(Compat::Targrey137);
         assert_eq!(list.add_file("W", b"10").len(), 1);
         assert!(list.match_name(b"x.10").is_some());
         assert_eq!(
             list.match_address(b"10.0.0.1", "10.0.0.1".parse().ok()),
             None
         );
-        let mut list = ClientWhitelist::new(Compat::Targrey134);
+        let mut list = ClientList::new(Compat::Targrey134);
         assert_eq!(list.add_file("W", b"10"), []);
         assert_eq!(list.match_name(b"x.10"), None);
         assert!(list.match_address(b"10.0.0.1", None).is_some());
@@ -244,8 +277,51 @@ mod tests {
     }
 
     #[test]
+    fn entries_that_another_list_has_are_found() {
+        let lines_of = |compat, own: &str, there: &str| {
+            let [own, there] = [own, there].map(|text| {
+                let mut list = ClientList::new(compat);
+                list.add_file("L", text.as_bytes());
+                assert_eq!(list.finish(), []);
+                list
+            });
+            let pairs = own.inside(&there).into_iter();
+            let pairs = pairs.map(|(own, there)| (own.line, there.line));
+            pairs.collect::<Vec<_>>()
+        };
+        let own = "a.example\nexample.org\n/^x/\n/(?=y)/\n192.0.2.7\n10.1.0.0/16\n2001:db8::1\n\
+                   192.0.2.0/24\nmail-7.example\n";
+        let there = "a.a.example\norg\n/(?=y)/\n/^x/\n192.0.2.0/25\n10.0.0.0/8\n/^mail-\\d/\n";
+        let parsed = [(2, 2), (3, 4), (4, 3), (5, 5), (6, 6), (9, 7)];
+        for compat in Compat::ALL {
+            assert_eq!(lines_of(compat, own, there), parsed, "{compat:?}");
+            assert_eq!(lines_of(compat, own, own).len(), 9, "{compat:?}");
+            assert_eq!(lines_of(compat, own, ""), []);
+        }
+        let prefixes = "10\n192.0.2\n2001:db8:\n";
+        let own = "10.1\n10.1.0.0/16\n192.0.2.128/25\n192.0.0.0/16\n2001:db8::1\n9";
+        let told = lines_of(Compat::Targrey134, own, prefixes);
+        assert_eq!(told, [(1, 1), (2, 1), (3, 2)]);
+    }
+
+    #[test]
+    fn a_client_is_listed_by_name_pattern_or_address() {
+        let (list, _) = list("a.example\n/^b/\n/(?=c)d?c/\n192.0.2.0/24");
+        for (name, address, is_listed) in [
+            ("x.a.example", "198.51.100.1", true),
+            ("b", "198.51.100.1", true),
+            ("xc", "198.51.100.1", true),
+            ("x", "192.0.2.9", true),
+            ("x", "198.51.100.1", false),
+        ] {
+            let found = list.has(name.as_bytes(), address.as_bytes(), address.parse().ok());
+            assert_eq!(found, is_listed, "{name} {address}");
+        }
+    }
+
+    #[test]
     fn files_add_up_and_keep_their_names() {
-        let mut list = ClientWhitelist::new(Compat::Postgrey137);
+        let mut list = ClientList::new(Compat::Postgrey137);
         assert!(list.is_empty());
         list.add_file("one", b"a.example");
         list.add_file("two", b"\na.example\n/b/\n1.2.3.4");

@@ -1,19 +1,19 @@
 //! Entries that match nothing and what is said about them; and entries that are
 //! right, about which nothing is said.
 
-use super::{ClientWhitelist, RecipientWhitelist};
+use super::{ClientList, MailAddressList};
 use crate::policy::rules::Compat;
 
-fn clients(compat: Compat, text: &[u8]) -> (ClientWhitelist, Vec<String>) {
-    let mut list = ClientWhitelist::new(compat);
+fn clients(compat: Compat, text: &[u8]) -> (ClientList, Vec<String>) {
+    let mut list = ClientList::new(compat);
     let mut complaints = list.add_file("F", text);
     complaints.extend(list.finish());
     assert!(complaints.iter().all(|c| !c.fatal), "{complaints:?}");
     (list, complaints.iter().map(ToString::to_string).collect())
 }
 
-fn recipients(text: &[u8]) -> (RecipientWhitelist, Vec<String>) {
-    let mut list = RecipientWhitelist::new();
+fn recipients(text: &[u8]) -> (MailAddressList, Vec<String>) {
+    let mut list = MailAddressList::of_recipients();
     let mut complaints = list.add_file("F", text);
     complaints.extend(list.finish());
     assert!(complaints.iter().all(|c| !c.fatal), "{complaints:?}");
@@ -123,7 +123,7 @@ fn what_is_told_matches_as_before() {
             None => format!("x@{entry}"),
             Some(_) => (*entry).to_owned(),
         };
-        assert!(list.match_recipient(asked.as_bytes()).is_some(), "{entry}");
+        assert!(list.match_address(asked.as_bytes()).is_some(), "{entry}");
     }
 }
 
@@ -227,5 +227,5 @@ fn a_byte_order_mark_is_taken_off() {
     assert!(list.match_name(b"mail.example.com").is_some());
     let (list, said) = recipients(b"\xef\xbb\xbfpostmaster@\n");
     assert_eq!(said, [told]);
-    assert!(list.match_recipient(b"postmaster@example.org").is_some());
+    assert!(list.match_address(b"postmaster@example.org").is_some());
 }

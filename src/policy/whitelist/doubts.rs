@@ -5,6 +5,7 @@
 //! something by it, and learns otherwise from complaints about lost mail.
 
 use super::addresses::{Shape, shape};
+use super::mail_addresses::Whose;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// What is spelt wrong about a client's address or name. Says nothing of an
@@ -123,8 +124,8 @@ pub(super) fn doubt_client_pattern(pattern: &[u8]) -> Option<String> {
     })
 }
 
-/// Why no recipient, or less than it seems, matches this entry.
-pub(super) fn doubt_recipient(word: &[u8]) -> Option<String> {
+/// Why nobody, or fewer than it seems, match this entry of a list of mail addresses.
+pub(super) fn doubt_mail_address(word: &[u8], whose: Whose) -> Option<String> {
     let text = String::from_utf8_lossy(word);
     let text = text.as_ref();
     if text.contains('*') {
@@ -162,9 +163,10 @@ pub(super) fn doubt_recipient(word: &[u8]) -> Option<String> {
         return None;
     }
     if user.is_none() && is_network(domain) {
-        return nothing(
-            "a recipient has no network; addresses of clients go into the list of clients",
-        );
+        let who = whose.name();
+        return nothing(&format!(
+            "a {who} has no network; addresses of clients go into the list of clients"
+        ));
     }
     if user.is_none() && MAILBOXES.contains(&text.to_ascii_lowercase().as_str()) {
         return Some(format!(

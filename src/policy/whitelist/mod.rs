@@ -13,18 +13,18 @@ mod clients;
 mod doubted;
 mod doubts;
 mod lines;
+mod mail_addresses;
 mod patterns;
 mod perl;
 #[cfg(test)]
 mod properties;
-mod recipients;
 #[cfg(test)]
 mod scenarios;
 
-pub use clients::ClientWhitelist;
+pub use clients::ClientList;
 pub(in crate::policy) use doubts::address_shape;
 pub(in crate::policy) use lines::strip_mark;
-pub use recipients::RecipientWhitelist;
+pub use mail_addresses::MailAddressList;
 
 use std::fmt;
 use std::rc::Rc;

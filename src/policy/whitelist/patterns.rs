@@ -8,6 +8,7 @@
 use super::Rank;
 use super::perl;
 use regex::bytes::{RegexBuilder, RegexSet, RegexSetBuilder};
+use std::collections::HashMap;
 
 /// Backtracking steps after which a pattern counts as not matching. A sane
 /// pattern needs a few for each octet of a name; a hundred thousand take
@@ -69,6 +70,33 @@ impl Patterns {
         let mut failed = Vec::new();
         build_sets(&self.linear, SET_SIZE, &mut self.sets, &mut failed);
         failed
+    }
+
+    /// True if one of the patterns is found anywhere in the text.
+    pub fn has(&self, text: &[u8]) -> bool {
+        self.sets.iter().any(|set| set.automaton.is_match(text))
+            || self
+                .backtracking
+                .iter()
+                .any(|(_, regex)| matches!(regex.is_match(text), Ok(true)))
+    }
+
+    /// Each pattern that another list has, too, by its text: its rank here and there.
+    pub fn same_as(&self, other: &Patterns) -> Vec<(Rank, Rank)> {
+        let texts = |patterns: &Patterns| -> Vec<(Rank, String)> {
+            let others = patterns.backtracking.iter();
+            let others = others.map(|(rank, regex)| (*rank, regex.as_str().to_owned()));
+            patterns.linear.iter().cloned().chain(others).collect()
+        };
+        let others: HashMap<String, Rank> = texts(other)
+            .into_iter()
+            .rev()
+            .map(|(rank, text)| (text, rank))
+            .collect();
+        texts(self)
+            .into_iter()
+            .filter_map(|(rank, text)| Some((rank, *others.get(&text)?)))
+            .collect()
     }
 
     /// The first pattern, in file order, found anywhere in the text.

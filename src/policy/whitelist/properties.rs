@@ -1,7 +1,7 @@
 //! The lists against a slow matcher that tries every rule in turn: each line
 //! is one regular expression, or one comparison of bits.
 
-use super::{ClientWhitelist, RecipientWhitelist, SourceLine};
+use super::{ClientList, MailAddressList, SourceLine};
 use crate::policy::rules::Compat;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -84,7 +84,7 @@ proptest! {
         rules in vec("[aB.]{1,5}|/[ab.]{1,3}/|/\\^?[ab]+\\$?/", 0..12),
         names in vec("[aAbB./]{0,9}", 1..12),
     ) {
-        let mut list = ClientWhitelist::new(Compat::Targrey137);
+        let mut list = ClientList::new(Compat::Targrey137);
         list.add_file("W", rules.join("\n").as_bytes());
         list.finish();
         let expressions: Vec<Regex> = rules.iter().map(|line| client_expression(line)).collect();
@@ -104,14 +104,14 @@ proptest! {
         // A repeat of nothing or of a repeat is a bad pattern.
         let is_valid = |rule: &&str| !rule.starts_with("/+") && !rule.contains("++");
         let rules: Vec<&str> = rules.iter().map(String::as_str).filter(is_valid).collect();
-        let mut list = RecipientWhitelist::new();
+        let mut list = MailAddressList::of_recipients();
         list.add_file("W", rules.join("\n").as_bytes());
         list.finish();
         let expressions: Vec<Regex> = rules.iter().map(|line| recipient_expression(line)).collect();
         let is_mixed = rules.iter().any(|rule| rule.starts_with('/'));
         for name in names {
             let lines = lines_found(&expressions, &name);
-            let source = list.match_recipient(name.as_bytes());
+            let source = list.match_address(name.as_bytes());
             prop_assert!(is_right(source, &lines, is_mixed), "{name}: {source:?} {lines:?} {rules:?}");
         }
     }
@@ -127,7 +127,7 @@ proptest! {
             (false, IpAddr::V6(_)) => format!("{address}/{}", u16::from(length) * 4),
         };
         let text: Vec<String> = rules.iter().map(line).collect();
-        let mut list = ClientWhitelist::new(Compat::Targrey137);
+        let mut list = ClientList::new(Compat::Targrey137);
         prop_assert_eq!(list.add_file("W", text.join("\n").as_bytes()), []);
         for address in asked {
             let holds = |&(net, length, is_host): &(IpAddr, u8, bool)| {
@@ -150,7 +150,7 @@ proptest! {
         rules in vec("[12]{1,2}(\\.[12]{1,2}){0,3}|[1aA]{0,2}:[1aA:]{0,3}:[1a]{0,1}", 0..10),
         asked in vec("[12]{1,2}(\\.[12]{1,2}){3}|[1aA]{0,2}:[1aA:]{0,7}", 1..10),
     ) {
-        let mut list = ClientWhitelist::new(Compat::Targrey134);
+        let mut list = ClientList::new(Compat::Targrey134);
         list.add_file("W", rules.join("\n").as_bytes());
         let expressions: Vec<Regex> = rules
             .iter()
@@ -177,12 +177,12 @@ proptest! {
         asked in vec(any::<u8>(), 0..600),
     ) {
         let file = [&text[..], b"\n", pattern.as_bytes()].concat();
-        let mut recipients = RecipientWhitelist::new();
+        let mut recipients = MailAddressList::of_recipients();
         recipients.add_file("W", &file);
         recipients.finish();
-        recipients.match_recipient(&asked);
+        recipients.match_address(&asked);
         for compat in Compat::ALL {
-            let mut clients = ClientWhitelist::new(compat);
+            let mut clients = ClientList::new(compat);
             let complaints = clients.add_file("W", &file);
             for complaint in complaints {
                 prop_assert!(!complaint.to_string().contains(char::is_control), "{complaint}");

@@ -1,7 +1,7 @@
 //! The lists of the recorded dialogues o19 (1.34) and o20 (1.37), and what the
 //! original answered to the clients and recipients asked there.
 
-use super::{ClientWhitelist, RecipientWhitelist};
+use super::{ClientList, MailAddressList};
 use crate::policy::rules::Compat;
 
 const CLIENTS: &[u8] = br"# every syntax
@@ -199,7 +199,7 @@ const UNWANTED: &[&str] = &[
 ];
 
 fn check_clients(compat: Compat, tables: &[(&[(&str, &str)], bool)]) {
-    let mut list = ClientWhitelist::new(compat);
+    let mut list = ClientList::new(compat);
     let complaints = list.add_file("clients", CLIENTS);
     assert!(
         complaints.iter().all(|complaint| !complaint.fatal),
@@ -241,7 +241,7 @@ fn clients_as_1_37_answered() {
 
 #[test]
 fn recipients_as_the_original_answered() {
-    let mut list = RecipientWhitelist::new();
+    let mut list = MailAddressList::of_recipients();
     let complaints = list.add_file("recipients", RECIPIENTS);
     assert!(
         complaints.iter().all(|complaint| !complaint.fatal),
@@ -250,7 +250,7 @@ fn recipients_as_the_original_answered() {
     assert_eq!(list.finish(), []);
     for (table, wanted) in [(WANTED, true), (UNWANTED, false)] {
         for recipient in table {
-            let found = list.match_recipient(recipient.as_bytes());
+            let found = list.match_address(recipient.as_bytes());
             assert_eq!(found.is_some(), wanted, "{recipient}: {found:?}");
         }
     }

@@ -15,6 +15,8 @@ use nix::unistd::{AccessFlags, Pid, access};
 use super::start::{advice_for_dbdir, files_to_write, find_identity};
 use crate::config::settings::Settings;
 use crate::config::whitelists;
+use crate::policy::decide::Whitelists;
+use crate::policy::whitelist::MailAddressList;
 use crate::store::lmdb::claim::{data_file, is_marked, lock_file};
 use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use crate::store::verify::is_refusal;
@@ -63,12 +65,35 @@ pub fn check(settings: &Settings) -> Findings {
     {
         findings.note(format!("--stats-file: {why}: no statistics are written"));
     }
-    let problems = whitelists::load(settings).problems;
-    findings
-        .notes
-        .extend(problems.into_iter().map(|problem| problem.text));
+    let loaded = whitelists::load(settings);
+    let problems = loaded.problems.into_iter();
+    findings.notes.extend(problems.map(|problem| problem.text));
+    check_lists(&loaded.whitelists, &mut findings);
     rules::check(settings, &mut findings);
     findings
+}
+
+/// What the lists mean together.
+fn check_lists(lists: &Whitelists, findings: &mut Findings) {
+    if lists
+        .opted_in
+        .as_ref()
+        .is_some_and(MailAddressList::is_empty)
+    {
+        findings.note("--greylist-recipients: no recipient is listed: no mail is greylisted");
+    }
+    let Some(suspects) = &lists.suspects else {
+        return;
+    };
+    // Those that are whitelisted whole were told with the lines.
+    let whole = suspects.inside(&lists.clients);
+    for (whitelisted, suspect) in lists.clients.inside(suspects) {
+        if !whole.iter().any(|(told, _)| *told == suspect) {
+            findings.note(format!(
+                "{suspect}: {whitelisted} whitelists a part of it, and wins"
+            ));
+        }
+    }
 }
 
 /// The process of the server that uses this directory.

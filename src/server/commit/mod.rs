@@ -43,7 +43,7 @@ pub fn apply_counted(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::command::Now;
+    use crate::policy::command::{Counting, Now};
     use crate::server::buggy::BuggyStore;
     use crate::server::shared::Shared;
     use crate::store::memory::MemoryStore;
@@ -59,6 +59,7 @@ mod tests {
             own_client: b"",
             triplet: b"192.0.2.0/a/b",
             octet: b"1",
+            counting: Counting::Always,
             is_data: false,
         }];
         let rules = Rules::default();

@@ -202,7 +202,7 @@ pub fn answers(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::command::{Now, Verdict};
+    use crate::policy::command::{Counting, Now, Verdict};
 
     const HEAD: BatchHead = BatchHead {
         worker: 3,
@@ -218,6 +218,7 @@ mod tests {
             own_client: b"",
             triplet: b"c",
             octet: b"",
+            counting: Counting::Always,
             is_data: false,
         }
     }

@@ -1,32 +1,72 @@
-//! Whitelisted recipients.
+//! Lists of mail addresses: of recipients, and of senders.
 
-use super::doubts::doubt_recipient;
+use super::doubts::doubt_mail_address;
 use super::lines::{Content, read_lines, strip_mark};
 use super::patterns::Patterns;
 use super::{Complaint, Rank, SourceLine, SourceLines, keep_first, suffixes, with_lower_case};
+use crate::policy::triplet::without_signature;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// Recipients whose mail is never greylisted.
-#[derive(Clone, Debug, Default)]
-pub struct RecipientWhitelist {
+/// How the null sender is written in a list: as in the MAIL command.
+const NULL_SENDER: &[u8] = b"<>";
+
+/// Recipients or senders for whom something else is done than for others.
+#[derive(Clone, Debug)]
+pub struct MailAddressList {
+    whose: Whose,
     source_lines: SourceLines,
+    null_sender: Option<Rank>,
     users: HashMap<Box<[u8]>, User>,
     domains: HashMap<Box<[u8]>, Rank>,
     patterns: Patterns,
 }
 
-/// Where a user is whitelisted.
+/// Whose addresses a list has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    Recipients,
+    Senders,
+}
+
+impl Whose {
+    /// One of them, in messages.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Whose::Recipients => "recipient",
+            Whose::Senders => "sender",
+        }
+    }
+}
+
+/// Where a user is listed.
 #[derive(Clone, Debug, Default)]
 struct User {
     anywhere: Option<Rank>,
     domains: HashMap<Box<[u8]>, Rank>,
 }
 
-impl RecipientWhitelist {
-    /// An empty list.
-    pub fn new() -> Self {
-        RecipientWhitelist::default()
+impl MailAddressList {
+    /// An empty list of recipients.
+    pub fn of_recipients() -> Self {
+        MailAddressList::of(Whose::Recipients)
+    }
+
+    /// An empty list of senders. One of its entries may be `<>`, the null sender; the
+    /// signature that BATV puts in front of a user does not count.
+    pub fn of_senders() -> Self {
+        MailAddressList::of(Whose::Senders)
+    }
+
+    fn of(whose: Whose) -> Self {
+        MailAddressList {
+            whose,
+            source_lines: SourceLines::default(),
+            null_sender: None,
+            users: HashMap::new(),
+            domains: HashMap::new(),
+            patterns: Patterns::default(),
+        }
     }
 
     /// Adds the rules of a file's text; `file` is its name in messages. Lines
@@ -62,8 +102,11 @@ impl RecipientWhitelist {
                     complain(why.into(), false);
                     self.add_word(word, rank);
                 }
+                Content::Word(NULL_SENDER) if self.whose == Whose::Senders => {
+                    self.null_sender.get_or_insert(rank);
+                }
                 Content::Word(word) => {
-                    if let Some(why) = doubt_recipient(word) {
+                    if let Some(why) = doubt_mail_address(word, self.whose) {
                         complain(why, false);
                     }
                     self.add_word(word, rank);
@@ -96,32 +139,51 @@ impl RecipientWhitelist {
         self.source_lines.complain(self.patterns.finish())
     }
 
-    /// The rule that whitelists this recipient: the first of those that name
-    /// it or its domain, otherwise the first pattern found in it.
-    pub fn match_recipient(&self, recipient: &[u8]) -> Option<&SourceLine> {
-        let literal = with_lower_case(recipient, |recipient| self.find_literal(recipient));
+    /// The rule that this address fits: the first of those that name it or its
+    /// domain, otherwise the first pattern found in it. The empty text is the null
+    /// sender.
+    pub fn match_address(&self, address: &[u8]) -> Option<&SourceLine> {
+        let literal = with_lower_case(address, |address| self.find_literal(address));
         self.source_lines
-            .get(literal.or_else(|| self.patterns.find(recipient))?)
+            .get(literal.or_else(|| self.patterns.find(address))?)
     }
 
-    fn find_literal(&self, recipient: &[u8]) -> Option<Rank> {
+    /// True if an entry fits this address.
+    pub fn has(&self, address: &[u8]) -> bool {
+        with_lower_case(address, |address| self.find_literal(address)).is_some()
+            || self.patterns.has(address)
+    }
+
+    fn find_literal(&self, address: &[u8]) -> Option<Rank> {
+        if address.is_empty() {
+            return self.null_sender;
+        }
         let mut best = None;
         if !self.domains.is_empty() {
-            for domain in suffixes(recipient, |octet| octet == b'@' || octet == b'.') {
+            for domain in suffixes(address, |octet| octet == b'@' || octet == b'.') {
                 keep_first(&mut best, self.domains.get(domain).copied());
             }
         }
-        if let (false, Some((user, domain))) = (self.users.is_empty(), split_address(recipient)) {
-            self.find_user(user, domain, &mut best);
-            for (at, _) in user.iter().enumerate().filter(|(_, octet)| **octet == b'+') {
-                // An extension has at least one character. Any plus may begin
-                // it, since the user in a rule may hold others.
-                if let (Some(user), true) = (user.get(..at), at + 1 < user.len()) {
-                    self.find_user(user, domain, &mut best);
-                }
+        if let (false, Some((user, domain))) = (self.users.is_empty(), split_address(address)) {
+            self.find_extended(user, domain, &mut best);
+            let unsigned = without_signature(user);
+            if self.whose == Whose::Senders && unsigned != user {
+                self.find_extended(unsigned, domain, &mut best);
             }
         }
         best
+    }
+
+    /// Finds a user as such, and without each extension it may have.
+    fn find_extended(&self, user: &[u8], domain: &[u8], best: &mut Option<Rank>) {
+        self.find_user(user, domain, best);
+        for (at, _) in user.iter().enumerate().filter(|(_, octet)| **octet == b'+') {
+            // An extension has at least one character. Any plus may begin
+            // it, since the user in a rule may hold others.
+            if let (Some(user), true) = (user.get(..at), at + 1 < user.len()) {
+                self.find_user(user, domain, best);
+            }
+        }
     }
 
     fn find_user(&self, user: &[u8], domain: &[u8], best: &mut Option<Rank>) {
@@ -153,18 +215,18 @@ mod tests {
     use super::*;
 
     fn check(text: &str, yes: &[&str], no: &[&str]) {
-        let mut list = RecipientWhitelist::new();
+        let mut list = MailAddressList::of_recipients();
         list.add_file("W", text.as_bytes());
         assert_eq!(list.finish(), []);
         for recipient in yes {
             assert!(
-                list.match_recipient(recipient.as_bytes()).is_some(),
+                list.match_address(recipient.as_bytes()).is_some(),
                 "{text} {recipient}"
             );
         }
         for recipient in no {
             assert!(
-                list.match_recipient(recipient.as_bytes()).is_none(),
+                list.match_address(recipient.as_bytes()).is_none(),
                 "{text} {recipient}"
             );
         }
@@ -255,8 +317,56 @@ mod tests {
     }
 
     #[test]
+    fn senders_have_a_null_sender_and_may_be_signed() {
+        let mut list = MailAddressList::of_senders();
+        let text = b"alice@example.org\n<>\nbounces@\nshop.example\n/^news-\\d+@/\n<>\n";
+        assert_eq!(list.add_file("S", text), []);
+        assert_eq!(list.finish(), []);
+        for (sender, line) in [
+            ("", Some(2)),
+            ("<>", None),
+            ("ALICE@example.org", Some(1)),
+            ("alice+x@example.org", Some(1)),
+            ("alice@sub.example.org", None),
+            ("prvs=0123456789=alice@example.org", Some(1)),
+            ("prvs=alice=0123456789@Example.org", Some(1)),
+            ("prvs=0123456789=alice+x@example.org", Some(1)),
+            ("prvs=short=bob@example.org", None),
+            ("bounces+user=example.net@lists.example", Some(3)),
+            ("a@mail.shop.example", Some(4)),
+            ("news-12@x", Some(5)),
+            ("news@x", None),
+        ] {
+            let found = list.match_address(sender.as_bytes());
+            assert_eq!(found.map(|source| source.line), line, "{sender}");
+        }
+        // Without an entry for it no sender is null, but a pattern may say so.
+        let mut list = MailAddressList::of_senders();
+        list.add_file("S", b"example.org\na@\n@\n/^.+$/");
+        list.finish();
+        assert_eq!(list.match_address(b""), None);
+        let mut list = MailAddressList::of_senders();
+        list.add_file("S", b"/^$/");
+        list.finish();
+        assert!(list.match_address(b"").is_some());
+        assert!(list.match_address(b"a@b").is_none());
+    }
+
+    #[test]
+    fn no_recipient_is_null_or_signed() {
+        let mut list = MailAddressList::of_recipients();
+        let told = list.add_file("R", b"<>\nalice@example.org");
+        assert!(told[0].to_string().contains("without < and >"), "{told:?}");
+        assert_eq!(list.match_address(b""), None);
+        assert_eq!(
+            list.match_address(b"prvs=0123456789=alice@example.org"),
+            None
+        );
+    }
+
+    #[test]
     fn doubtful_lines_are_told_and_the_first_rule_is_named() {
-        let mut list = RecipientWhitelist::new();
+        let mut list = MailAddressList::of_recipients();
         let text = b"two words\n@a\n*@b\n/[/\n/x/\na\nx@\nx@a";
         let complaints = list.add_file("W", text);
         let lines: Vec<_> = complaints
@@ -270,15 +380,15 @@ mod tests {
         );
         assert_eq!(list.finish(), []);
         assert_eq!(
-            list.match_recipient(b"x@a").map(|source| source.line),
+            list.match_address(b"x@a").map(|source| source.line),
             Some(6)
         );
         assert_eq!(
-            list.match_recipient(b"x@z").map(|source| source.line),
+            list.match_address(b"x@z").map(|source| source.line),
             Some(7)
         );
         assert_eq!(
-            list.match_recipient(b"yx@z").map(|source| source.line),
+            list.match_address(b"yx@z").map(|source| source.line),
             Some(5)
         );
         assert_eq!((list.len(), list.is_empty()), (6, false));
