@@ -247,6 +247,97 @@ fn no_mail_that_is_held_allocates() {
 }
 
 #[test]
+fn no_list_that_an_option_names_allocates() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    for (name, text, files) in [
+        (
+            "senders",
+            "friend.example\n<>\n/^news-\\d+@/\n",
+            &mut settings.whitelist_senders,
+        ),
+        (
+            "opted-in",
+            "b@example.org\n/^in-/\n",
+            &mut settings.greylist_recipients,
+        ),
+        (
+            "suspects",
+            "bulk.example\n198.51.100.0/24\n/^mx\\d/\n",
+            &mut settings.suspect_clients,
+        ),
+    ] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        files.push(file);
+    }
+    settings.whitelist_clients.clear();
+    settings.whitelist_recipients.clear();
+    let mut process = Process::new(folder.path(), &settings);
+    process.engine.reload();
+    for round in 0..2 {
+        for (name, sender, recipient, expected) in [
+            (
+                "unknown",
+                "x@mail.friend.example",
+                "b@example.org",
+                "action=DUNNO",
+            ),
+            (
+                "unknown",
+                "NEWS-12@example.net",
+                "b@example.org",
+                "action=DUNNO",
+            ),
+            ("unknown", "", "b@example.org", "action=DUNNO"),
+            ("unknown", "x@y.example", "out@example.org", "action=DUNNO"),
+            (
+                "unknown",
+                "x@y.example",
+                "b@example.org",
+                "action=DEFER_IF_PERMIT ",
+            ),
+            (
+                "unknown",
+                "prvs=0123456789=x@y.example",
+                "in-7@example.org",
+                "action=DEFER_IF_PERMIT ",
+            ),
+            (
+                "MX.Bulk.example",
+                "x@y.example",
+                "b@example.org",
+                "action=DEFER_IF_PERMIT ",
+            ),
+            (
+                "mx7.example",
+                "x@y.example",
+                "b@example.org",
+                "action=DEFER_IF_PERMIT ",
+            ),
+        ] {
+            process.text.clear();
+            write!(
+                process.text,
+                "request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=192.0.2.1\n\
+                 client_name={name}\nsender={sender}\nrecipient={recipient}\n\n"
+            )
+            .unwrap();
+            let (reply, allocations) = process.ask_text();
+            assert!(
+                reply.starts_with(expected),
+                "{name} {sender} {recipient}: {reply}"
+            );
+            // The first round makes the buffers, and those of the expressions.
+            assert!(
+                round == 0 || allocations == 0,
+                "{name} {sender} {recipient}: {allocations}"
+            );
+        }
+    }
+}
+
+#[test]
 fn no_client_of_a_pool_allocates() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = Settings::default();

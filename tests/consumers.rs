@@ -238,6 +238,53 @@ fn logcheck_takes_no_decision_for_a_violation() {
     assert!(!rules.iter().any(|rule| rule.is_match(other)));
 }
 
+/// So are those that a list lets pass.
+#[test]
+fn who_is_passed_by_a_list_is_read_as_a_pass() {
+    let dir = test_dir();
+    let [senders, opted_in] = [
+        ("senders", "friend.example\n"),
+        ("opted-in", "in@x.example\n"),
+    ]
+    .map(|(name, text)| {
+        let file = dir.path().join(name);
+        fs::write(&file, text).unwrap();
+        file
+    });
+    let options = [
+        format!("--whitelist-senders={}", senders.display()),
+        format!("--greylist-recipients={}", opted_in.display()),
+    ];
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let server = Server::start(dir.path(), &options);
+    let mut client = server.connect();
+    assert_eq!(client.ask(&[("sender", "a@friend.example")]), "DUNNO");
+    assert_eq!(client.ask(&[("queue_id", "4WXYZ1")]), "DUNNO");
+    let log = server.log_text();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("action="))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "action=pass, reason=sender whitelist, client_name=mail.example.com, \
+             client_address=192.0.2.91, sender=a@friend.example, recipient=user@example.org",
+            "4WXYZ1: action=pass, reason=recipient not opted in, client_name=mail.example.com, \
+             client_address=192.0.2.91, sender=alice@example.com, recipient=user@example.org",
+        ]
+    );
+    let logwatch = Regex::new(
+        r"^(?:[0-9A-Za-z]+: )?action=(.*?), reason=(.*?)(?:, delay=\d+)?, client_name=(.*?), client_address=(.*?)(?:, sender=(.*?))?(?:, recipient=(.*))?$",
+    );
+    let (logwatch, rules) = (logwatch.unwrap(), logcheck_rules("ignore.d.server"));
+    for line in lines {
+        assert!(logwatch.is_match(line), "{line}");
+        let logged = format!("Nov  3 09:05:00 mx postgrey[12]: {line}");
+        assert!(rules.iter().any(|rule| rule.is_match(&logged)), "{line}");
+    }
+}
+
 /// A line of ours has the form of the others, so that it is counted with them.
 #[test]
 fn a_recipient_of_a_held_mail_is_read_as_a_pass() {

@@ -22,7 +22,8 @@ fn check(lists: &[String]) -> (i32, Vec<String>) {
     let files = lists
         .iter()
         .filter_map(|list| Some(list.split_once('=')?.1));
-    let files: Vec<&str> = files.collect();
+    let mut files: Vec<&str> = files.collect();
+    files.push("note: --greylist-recipients: ");
     let notes = said
         .lines()
         .filter(|line| files.iter().any(|file| line.contains(file)))
@@ -71,6 +72,79 @@ fn entries_that_match_nothing_are_notes() {
         assert!(note.starts_with(told.as_str()), "{note}\n{told}");
     }
     assert_eq!(status, 0);
+}
+
+/// Of lists that options name: mistakes, what is missing, and who stands in two.
+#[test]
+fn lists_that_options_name_are_checked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let list = |option: &str, text: &str| {
+        let path = folder.path().join(option);
+        fs::write(&path, text).expect("a list");
+        (
+            format!("--{option}={}", path.display()),
+            path.display().to_string(),
+        )
+    };
+    let (clients, clients_file) = list(
+        "whitelist-clients",
+        "good.bulk.example\nwhite.example\n198.51.100.0/24\n192.0.2.7\n/^mx-/\n",
+    );
+    let (senders, senders_file) = list(
+        "whitelist-senders",
+        "<>\n192.0.2.7\n<a@b.example>\npostmaster\n/[/\n",
+    );
+    let (opted_in, opted_in_file) = list("greylist-recipients", ".example.com\na@b.example\n");
+    let (suspects, suspects_file) = list(
+        "suspect-clients",
+        "bulk.example\nuser@bulk.example\nmx.white.example\n198.51.100.9\n192.0.2.0/24\n\
+         /^mx-/\n/^mx/\nother.example\n",
+    );
+    let (status, notes) = check(&[clients.clone(), senders, opted_in, suspects.clone()]);
+    let wins = |suspect: usize, line: usize, how: &str| {
+        format!(
+            "{suspects_file} line {suspect}: {clients_file} line {line} whitelists {how}, and wins"
+        )
+    };
+    let expected = [
+        format!("{senders_file} line 2: matches nothing: a sender has no network"),
+        format!("{senders_file} line 3: matches nothing: write the address without < and >"),
+        format!("{senders_file} line 4: a word without @ is a domain; write postmaster@"),
+        format!("{senders_file} line 5: bad pattern: "),
+        format!("{opted_in_file} line 1: matches nothing: no domain begins with a dot"),
+        format!("{suspects_file} line 2: matches nothing: a client has no mail address"),
+        wins(3, 2, "it"),
+        wins(4, 3, "it"),
+        wins(6, 5, "it"),
+        wins(1, 1, "a part of it"),
+        wins(5, 4, "a part of it"),
+    ];
+    assert_eq!(notes.len(), expected.len(), "{notes:#?}");
+    for (note, told) in notes.iter().zip(&expected) {
+        assert!(note.starts_with(&format!("note: {told}")), "{note}\n{told}");
+    }
+    assert_eq!(status, 0);
+    // A list of its own says nothing of the other.
+    let (status, notes) = check(&[suspects]);
+    assert_eq!((status, notes.len()), (0, 1), "{notes:#?}");
+    // What is missing, and what has nothing in it.
+    let nobody = "note: --greylist-recipients: no recipient is listed: no mail is greylisted";
+    let (empty, _) = list("empty", "# nobody yet\n");
+    let (status, notes) = check(&[empty.replace("--empty", "--greylist-recipients")]);
+    assert_eq!((status, notes), (0, vec![nobody.to_owned()]));
+    for option in [
+        "whitelist-senders",
+        "greylist-recipients",
+        "suspect-clients",
+    ] {
+        let (status, mut notes) = check(&[format!("--{option}=/nonexistent/list")]);
+        if option == "greylist-recipients" {
+            assert_eq!(notes.pop().as_deref(), Some(nobody));
+        }
+        let told = "note: can't open /nonexistent/list: No such file or directory";
+        assert_eq!((status, notes), (0, vec![told.to_owned()]), "{option}");
+    }
 }
 
 #[test]

@@ -107,6 +107,9 @@ fn word() -> impl Strategy<Value = OsString> {
         "stats-file",
         "whitelist-clients",
         "whitelist-recipients",
+        "whitelist-senders",
+        "greylist-recipients",
+        "suspect-clients",
         "s25r-except",
     ];
     let addresses = ["1", ":2", "*:3", "a:4", "[::1]:5", "::1:6", "0:7"];

@@ -194,6 +194,24 @@ fn whitelists() {
     let recipients = settings(&["--whitelist-recipients=/r"]);
     assert_eq!(recipients.whitelist_recipients, files(&["/r", "/r.local"]));
     assert_eq!(recipients.whitelist_clients, clients(&[]));
+    // Without their options there are none of these.
+    type Read = fn(postgrey::config::settings::Settings) -> Vec<PathBuf>;
+    let others: [(&str, Read); 3] = [
+        ("--whitelist-senders", |s| s.whitelist_senders),
+        ("--greylist-recipients", |s| s.greylist_recipients),
+        ("--suspect-clients", |s| s.suspect_clients),
+    ];
+    for (option, read) in others {
+        assert_eq!(read(settings(&[])), files(&[]));
+        let words = [format!("{option}=/a"), format!("{option}=/b.local")];
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let expected = files(&["/a", "/a.local", "/b.local"]);
+        assert_eq!(read(settings(&words)), expected, "{option}");
+        let relative = settings(&[&format!("{option}=f")]);
+        let all = read(relative.with_absolute_paths().unwrap());
+        assert!(all.iter().all(|path| path.is_absolute()), "{all:?}");
+        assert_eq!(all.len(), 2);
+    }
 }
 
 #[test]

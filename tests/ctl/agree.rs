@@ -10,6 +10,7 @@ use postgrey::policy::record::Database;
 use postgrey::sys::clock;
 
 use super::common_server::{Client, Server, spawn, test_dir};
+use super::lists::LISTS;
 use super::random::{Random, number_from};
 use super::{ctl, records};
 
@@ -24,41 +25,6 @@ const NAMES: [&str; 4] = [
 ];
 const RECIPIENT: &str = "bob@example.org";
 const DAY: f64 = 86400.0;
-/// Options that name lists, with lists that the mails here stand in, or not.
-const LISTS: [(&str, &[&str]); 4] = [
-    (
-        "whitelist-clients",
-        &["mx.example.com\n", "other.example\n"],
-    ),
-    (
-        "whitelist-senders",
-        &[
-            "alice@example.net\n",
-            "<>\n",
-            "/^list-\\d+@/\n",
-            "other.example\n",
-        ],
-    ),
-    (
-        "greylist-recipients",
-        &[
-            "bob@example.org\n",
-            "example.org\n",
-            "carol@\n",
-            "other.example\n",
-        ],
-    ),
-    (
-        "suspect-clients",
-        &[
-            "192.0.2.7\n",
-            "google.com\n192.0.2.0/24\n",
-            "unknown\nmx.example.com\n",
-            "2001:db8:1:2::7\n",
-            "other.example\n",
-        ],
-    ),
-];
 
 /// Options that decide, and what they mean for the age of records.
 struct Chosen {

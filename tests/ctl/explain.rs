@@ -44,7 +44,7 @@ impl Random {
             "unknown",
         ]);
         let sender = self.one_of(&["a@b", "list-17@b", "", "root", "x+y@b", "A@B"]);
-        let recipient = self.one_of(&["c@d", "postmaster@d", "e@f"]);
+        let recipient = self.one_of(&["c@d", "c@d", "postmaster@d", "e@f", ""]);
         let state = self.one_of(&["RCPT", "RCPT", "RCPT", "DATA"]);
         let mut request = request(&[
             (Attribute::ClientAddress, &address),
@@ -186,6 +186,14 @@ fn ten_thousand_requests_are_answered_as_explained() {
     let file = lists.path().join("recipients");
     fs::write(&file, "postmaster@\n").unwrap();
     let recipients = format!("--whitelist-recipients={}", file.display());
+    let list = |option: &str, text: &str| {
+        let file = lists.path().join(option);
+        fs::write(&file, text).unwrap();
+        format!("--{option}={}", file.display())
+    };
+    let senders = list("whitelist-senders", "x@b\n<>\n");
+    let opted_in = list("greylist-recipients", "c@d\n");
+    let suspects = list("suspect-clients", "192.0.2.0/24\nmail.example\n");
     // No date: the clock may go on between forecast and answer.
     let header = "--x-greylist-header=X-Greylist: delayed %t seconds at %h";
     for options in [
@@ -215,6 +223,30 @@ fn ten_thousand_requests_are_answered_as_explained() {
         &["--privacy", "--lookup-by-host"],
         &["--tarpit", "--delay=3600", "--retry-window=1h"],
         &["--s25r"],
+        &[&senders, &opted_in, &suspects],
+        &[
+            &suspects,
+            "--s25r",
+            "--auto-whitelist-clients=1",
+            "--lookup-by-domain",
+            "--pool-domains=/dev/null",
+        ],
+        &[
+            &senders,
+            &opted_in,
+            &suspects,
+            "--targrey",
+            "--tarpit-per-message",
+            "--auto-whitelist-clients=1",
+        ],
+        &[
+            &opted_in,
+            "--targrey",
+            "--compat=targrey-1.34",
+            "--privacy",
+            "--auto-whitelist-clients=2",
+        ],
+        &[&suspects, "--compat=targrey-1.34", "--s25r", "--targrey"],
     ] {
         let options = [options, &[&clients, &recipients, header]].concat();
         agree(&options, &mut MemoryStore::default(), 1500);

@@ -27,6 +27,7 @@ mod edit;
 mod explain;
 mod import;
 mod list;
+mod lists;
 mod live;
 mod older;
 mod options;

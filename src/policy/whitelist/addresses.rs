@@ -49,8 +49,8 @@ fn is_number(text: &[u8]) -> bool {
 /// `::/0` is everybody.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Networks {
-    ranks: HashMap<Ipv6Net, Rank>,
-    lengths: BTreeSet<u8>,
+    pub(super) ranks: HashMap<Ipv6Net, Rank>,
+    pub(super) lengths: BTreeSet<u8>,
 }
 
 impl Networks {
@@ -79,32 +79,15 @@ impl Networks {
         }
         best
     }
-
-    /// Each network that lies in one of another list: its rank here and there.
-    fn inside(&self, other: &Networks) -> impl Iterator<Item = (Rank, Rank)> {
-        self.ranks
-            .iter()
-            .filter_map(|(net, &rank)| Some((rank, other.find_around(*net)?)))
-    }
-
-    /// The first rule whose network holds the whole of this one.
-    fn find_around(&self, inner: Ipv6Net) -> Option<Rank> {
-        let mut best = None;
-        for &length in self.lengths.range(..=inner.prefix_len()) {
-            let net = network_of(inner.addr(), length);
-            keep_first(&mut best, net.and_then(|net| self.ranks.get(&net).copied()));
-        }
-        best
-    }
 }
 
-fn network_of(address: Ipv6Addr, length: u8) -> Option<Ipv6Net> {
+pub(super) fn network_of(address: Ipv6Addr, length: u8) -> Option<Ipv6Net> {
     Ipv6Net::new(address, length).ok().map(|net| net.trunc())
 }
 
 /// Beginnings of addresses as text.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Prefixes(HashMap<Box<[u8]>, Rank>);
+pub(super) struct Prefixes(pub(super) HashMap<Box<[u8]>, Rank>);
 
 impl Prefixes {
     /// Enters a prefix; of two equal ones the first counts.
@@ -205,34 +188,6 @@ impl Addresses {
                 );
                 best
             }
-        }
-    }
-
-    /// Each rule whose addresses another list of the same dialect has, too, all of
-    /// them: its rank here and there.
-    pub fn inside(&self, other: &Addresses) -> Vec<(Rank, Rank)> {
-        match (self, other) {
-            (Addresses::Parsed(own), Addresses::Parsed(other)) => own.inside(other).collect(),
-            (Addresses::Text(prefixes, networks), Addresses::Text(others, other_networks)) => {
-                let longer = prefixes
-                    .0
-                    .iter()
-                    .filter_map(|(text, &rank)| Some((rank, other.find(text, None)?)));
-                // A prefix with which the first and the last address begin.
-                let in_prefix = networks.ranks.iter().filter_map(|(net, &rank)| {
-                    let of = |address: Ipv6Addr| {
-                        let address = address.to_ipv4()?;
-                        others.find(address.to_string().as_bytes())
-                    };
-                    let first = of(net.network())?;
-                    (of(net.broadcast())? == first).then_some((rank, first))
-                });
-                longer
-                    .chain(networks.inside(other_networks))
-                    .chain(in_prefix)
-                    .collect()
-            }
-            _ => Vec::new(),
         }
     }
 }

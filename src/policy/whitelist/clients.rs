@@ -14,10 +14,10 @@ use std::rc::Rc;
 /// Clients for whom something else is done than for others.
 #[derive(Clone, Debug)]
 pub struct ClientList {
-    source_lines: SourceLines,
-    names: HashMap<Box<[u8]>, Rank>,
-    addresses: Addresses,
-    patterns: Patterns,
+    pub(super) source_lines: SourceLines,
+    pub(super) names: HashMap<Box<[u8]>, Rank>,
+    pub(super) addresses: Addresses,
+    pub(super) patterns: Patterns,
 }
 
 impl ClientList {
@@ -112,7 +112,7 @@ impl ClientList {
             .get(self.find_name(name).or_else(|| self.patterns.find(name))?)
     }
 
-    fn find_name(&self, name: &[u8]) -> Option<Rank> {
+    pub(super) fn find_name(&self, name: &[u8]) -> Option<Rank> {
         let mut best = None;
         if !self.names.is_empty() {
             with_lower_case(name, |name| {
@@ -138,26 +138,6 @@ impl ClientList {
         self.find_name(name).is_some()
             || self.patterns.has(name)
             || self.addresses.find(as_sent, parsed).is_some()
-    }
-
-    /// Each entry whose clients another list has, too: where it stands here and there.
-    /// Names and addresses are looked for there; a pattern is found if the other list
-    /// has the same one.
-    pub fn inside(&self, other: &ClientList) -> Vec<(SourceLine, SourceLine)> {
-        let mut pairs = self.addresses.inside(&other.addresses);
-        pairs.extend(self.patterns.same_as(&other.patterns));
-        let found = |(name, &rank): (&Box<[u8]>, &Rank)| {
-            let there = other.find_name(name).or_else(|| other.patterns.find(name));
-            Some((rank, there?))
-        };
-        pairs.extend(self.names.iter().filter_map(found));
-        pairs.sort_unstable();
-        pairs.dedup_by_key(|(rank, _)| *rank);
-        let sources = |(own, there)| {
-            let there = other.source_lines.get(there)?;
-            Some((self.source_lines.get(own)?.clone(), there.clone()))
-        };
-        pairs.into_iter().filter_map(sources).collect()
     }
 
     /// The number of rules.
@@ -274,34 +254,6 @@ mod tests {
         );
         assert_eq!(line_of(list.match_name(b"mail.example.com")), Some(3));
         assert_eq!(line_of(list.match_name(b"cable.example")), Some(2));
-    }
-
-    #[test]
-    fn entries_that_another_list_has_are_found() {
-        let lines_of = |compat, own: &str, there: &str| {
-            let [own, there] = [own, there].map(|text| {
-                let mut list = ClientList::new(compat);
-                list.add_file("L", text.as_bytes());
-                assert_eq!(list.finish(), []);
-                list
-            });
-            let pairs = own.inside(&there).into_iter();
-            let pairs = pairs.map(|(own, there)| (own.line, there.line));
-            pairs.collect::<Vec<_>>()
-        };
-        let own = "a.example\nexample.org\n/^x/\n/(?=y)/\n192.0.2.7\n10.1.0.0/16\n2001:db8::1\n\
-                   192.0.2.0/24\nmail-7.example\n";
-        let there = "a.a.example\norg\n/(?=y)/\n/^x/\n192.0.2.0/25\n10.0.0.0/8\n/^mail-\\d/\n";
-        let parsed = [(2, 2), (3, 4), (4, 3), (5, 5), (6, 6), (9, 7)];
-        for compat in Compat::ALL {
-            assert_eq!(lines_of(compat, own, there), parsed, "{compat:?}");
-            assert_eq!(lines_of(compat, own, own).len(), 9, "{compat:?}");
-            assert_eq!(lines_of(compat, own, ""), []);
-        }
-        let prefixes = "10\n192.0.2\n2001:db8:\n";
-        let own = "10.1\n10.1.0.0/16\n192.0.2.128/25\n192.0.0.0/16\n2001:db8::1\n9";
-        let told = lines_of(Compat::Targrey134, own, prefixes);
-        assert_eq!(told, [(1, 1), (2, 1), (3, 2)]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod doubted;
 mod doubts;
 mod lines;
 mod mail_addresses;
+mod overlap;
 mod patterns;
 mod perl;
 #[cfg(test)]

@@ -8,7 +8,6 @@
 use super::Rank;
 use super::perl;
 use regex::bytes::{RegexBuilder, RegexSet, RegexSetBuilder};
-use std::collections::HashMap;
 
 /// Backtracking steps after which a pattern counts as not matching. A sane
 /// pattern needs a few for each octet of a name; a hundred thousand take
@@ -29,11 +28,11 @@ const STATES_SIZE: usize = 8 << 20;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Patterns {
     /// Rank and text, in file order, of the patterns for the automaton.
-    linear: Vec<(Rank, String)>,
+    pub(super) linear: Vec<(Rank, String)>,
     /// The automata made of them: one, unless it would grow too large.
     sets: Vec<Set>,
     /// The patterns which need backtracking, in file order.
-    backtracking: Vec<(Rank, fancy_regex::Regex)>,
+    pub(super) backtracking: Vec<(Rank, fancy_regex::Regex)>,
 }
 
 /// Patterns which follow each other, as one automaton.
@@ -79,24 +78,6 @@ impl Patterns {
                 .backtracking
                 .iter()
                 .any(|(_, regex)| matches!(regex.is_match(text), Ok(true)))
-    }
-
-    /// Each pattern that another list has, too, by its text: its rank here and there.
-    pub fn same_as(&self, other: &Patterns) -> Vec<(Rank, Rank)> {
-        let texts = |patterns: &Patterns| -> Vec<(Rank, String)> {
-            let others = patterns.backtracking.iter();
-            let others = others.map(|(rank, regex)| (*rank, regex.as_str().to_owned()));
-            patterns.linear.iter().cloned().chain(others).collect()
-        };
-        let others: HashMap<String, Rank> = texts(other)
-            .into_iter()
-            .rev()
-            .map(|(rank, text)| (text, rank))
-            .collect();
-        texts(self)
-            .into_iter()
-            .filter_map(|(rank, text)| Some((rank, *others.get(&text)?)))
-            .collect()
     }
 
     /// The first pattern, in file order, found anywhere in the text.
