@@ -9,6 +9,7 @@
 mod faults;
 mod greylisting;
 mod instance;
+mod lists;
 mod per_message;
 mod script;
 #[path = "../common/server.rs"]
@@ -90,6 +91,7 @@ fn main() {
     scenarios.extend(texts::scenarios());
     scenarios.extend(targrey::scenarios(&home));
     scenarios.extend(per_message::scenarios());
+    scenarios.extend(lists::scenarios());
     scenarios.extend(faults::scenarios());
     scenarios.extend(script::scenarios());
     scenarios.extend(tables::scenarios(&home));
