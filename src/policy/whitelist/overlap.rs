@@ -15,11 +15,10 @@ impl ClientList {
     pub fn inside(&self, other: &ClientList) -> Vec<(SourceLine, SourceLine)> {
         let mut pairs = self.addresses.inside(&other.addresses);
         pairs.extend(self.patterns.same_as(&other.patterns));
-        let found = |(name, &rank): (&Box<[u8]>, &Rank)| {
+        pairs.extend(self.names.iter().filter_map(|(name, &rank)| {
             let there = other.find_name(name).or_else(|| other.patterns.find(name));
             Some((rank, there?))
-        };
-        pairs.extend(self.names.iter().filter_map(found));
+        }));
         pairs.sort_unstable();
         pairs.dedup_by_key(|(rank, _)| *rank);
         let sources = |(own, there)| {
