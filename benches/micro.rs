@@ -14,7 +14,7 @@ use divan::{Bencher, black_box};
 use postgrey::config::settings::Settings;
 use postgrey::config::whitelists;
 use postgrey::policy::apply::Reading;
-use postgrey::policy::command::{Command, Counting, Now, Outcome, Verdict};
+use postgrey::policy::command::{Allowance, Command, Counting, Now, Outcome, Verdict};
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
 use postgrey::policy::held::Held;
 use postgrey::policy::instances::Instances;
@@ -348,6 +348,7 @@ fn store_read_awl(bencher: Bencher) {
         octet: b"1",
         counting: Counting::Always,
         is_data: false,
+        allowance: Allowance::UNLIMITED,
     };
     let read = store.try_read(&rules, &command).unwrap();
     assert!(matches!(read, Reading::Decided(_)));

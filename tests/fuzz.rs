@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use postgrey::admin::import;
-use postgrey::policy::command::{Command, Counting, Now, Verdict};
+use postgrey::policy::command::{Allowance, Command, Counting, Now, Verdict};
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings, Whitelists};
 use postgrey::policy::instances::Instances;
 use postgrey::policy::record::{Database, TripletRecord};
@@ -169,6 +169,7 @@ fn try_records(input: &[u8]) {
                 octet: b"1",
                 counting: Counting::Always,
                 is_data,
+                allowance: Allowance::UNLIMITED,
             };
             let mut outcomes = Vec::new();
             store.try_read(&rules, &command).unwrap();

@@ -183,7 +183,7 @@ fn through_the_policy(
         let octets = octets(step);
         assert_eq!(reader.next_event(&mut &octets[..]), Some(Event::Request));
         let request = reader.request();
-        let (reply, log) = answer(&policy, store, request, 0.0, held, instances);
+        let (reply, log) = answer(&policy, store, request, 0.0, held, instances, None);
         traces.log.extend(log);
         traces.replies.push(reply);
     }

@@ -61,7 +61,7 @@ impl Way<'_> {
                 }
                 let (mails, ring) = (no_mails(), std::array::from_fn(|_| AtomicU64::new(0)));
                 let (held, instances) = (Held::new(&mails), Instances::new(&ring));
-                answer(policy, *store, &request, 0.0, held, instances).0
+                answer(policy, *store, &request, 0.0, held, instances, None).0
             }
         }
     }

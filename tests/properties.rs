@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 
-use postgrey::policy::command::{Command, Counting, Now, Outcome, Verdict};
+use postgrey::policy::command::{Allowance, Command, Counting, Now, Outcome, Verdict};
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings, Whitelists};
 use postgrey::policy::instances::Instances;
 use postgrey::policy::number::{number_of_text, push_number};
@@ -190,7 +190,7 @@ proptest! {
     ) {
         let [address, client, triplet, octet] = &texts;
         let now = Now { seconds, text: text.as_deref() };
-        let command = Command { now, address, client, own_client: address, triplet, octet, counting, is_data };
+        let command = Command { now, address, client, own_client: address, triplet, octet, counting, is_data, allowance: Allowance { network: client, ..Allowance::UNLIMITED } };
         let mut encoded = Vec::new();
         command.encode(&mut encoded);
         encoded.extend_from_slice(&after);
@@ -213,7 +213,7 @@ proptest! {
             _ => Verdict::Pass { was_successful: switches[0], waited: number },
         };
         let [_, clock_corrected, client_whitelisted, bad_record] = switches;
-        let outcome = Outcome { verdict, clock_corrected, client_whitelisted, bad_record };
+        let outcome = Outcome { verdict, clock_corrected, client_whitelisted, bad_record, ..Outcome::default() };
         let mut encoded = Vec::new();
         outcome.encode(&mut encoded);
         prop_assert_eq!(encoded.len(), Outcome::ENCODED_LEN);
@@ -404,6 +404,7 @@ proptest! {
                 octet: b"91",
                 counting: Counting::Always,
                 is_data: false,
+                allowance: Allowance::UNLIMITED,
             };
             let mut outcomes = Vec::new();
             store.apply_batch(&rules, &[command], &mut outcomes).unwrap();

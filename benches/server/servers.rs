@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, SysconfVar, Uid, User, chown, sysconf};
-use postgrey::policy::command::{Command as StoreCommand, Counting, Now};
+use postgrey::policy::command::{Allowance, Command as StoreCommand, Counting, Now};
 use postgrey::policy::rules::Rules;
 use postgrey::store::Store;
 use postgrey::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
@@ -346,6 +346,7 @@ pub fn fill(dbdir: &Path, triplets: Vec<(Vec<u8>, u64)>, expired: u64) -> io::Re
                     octet: b"1",
                     counting: Counting::Always,
                     is_data: false,
+                    allowance: Allowance::UNLIMITED,
                 }
             })
             .collect();

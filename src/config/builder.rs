@@ -162,6 +162,7 @@ impl SettingsBuilder<'_> {
         if self.typed.has(Id::LookupByHost) {
             rules.lookup = Lookup::Host;
         }
+        self.set(&mut rules.max_new, Id::MaxNew, values::max_new);
         rules.by_domain = self.typed.has(Id::LookupByDomain);
         rules.privacy = self.typed.has(Id::Privacy);
         self.set(

@@ -109,6 +109,7 @@ pub enum Id {
     PoolDomains,
     Ipv4Cidr,
     Ipv6Cidr,
+    MaxNew,
     Tarpit,
     Targrey,
     TarpitPerMessage,
@@ -319,6 +320,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         "length of IPv4 networks, 1 to 32 (0: the default)", |s| show::text(s.rules.ipv4_prefix)),
     valued(Id::Ipv6Cidr, "ipv6cidr", Integer("BITS"), Group::Greylisting,
         "length of IPv6 networks, 1 to 128 (0: the default)", |s| show::text(s.rules.ipv6_prefix)),
+    valued(Id::MaxNew, "max-new", Integer("N"), Group::Greylisting,
+        "new triplets of a client network that are recorded in an hour (0: all)", |s| show::number(s.rules.max_new)),
 
     valued(Id::Tarpit, "tarpit", Optional("SECONDS"), Group::Tarpit,
         "let greylisted clients wait, 65 seconds without a value", |s| show::maybe(s.rules.tarpit.as_ref())),

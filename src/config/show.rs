@@ -26,6 +26,11 @@ pub fn maybe(value: Option<&String>) -> Vec<OsString> {
     value.into_iter().map(OsString::from).collect()
 }
 
+/// A number that may be missing.
+pub fn number(value: Option<u32>) -> Vec<OsString> {
+    value.into_iter().flat_map(text).collect()
+}
+
 /// A path that may be missing.
 pub fn path(value: Option<&PathBuf>) -> Vec<OsString> {
     value.into_iter().map(OsString::from).collect()

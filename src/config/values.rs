@@ -84,6 +84,19 @@ pub fn auto_whitelist(value: &str) -> Option<f64> {
     Some(limit.clamp(-LARGEST_NUMBER, LARGEST_NUMBER) + 0.0)
 }
 
+/// `--max-new`: 0 is no limit.
+pub fn max_new(value: &OsStr) -> Result<Option<u32>, String> {
+    let number = integer(value);
+    match number {
+        0.0 => Ok(None),
+        1.0..=4294967295.0 => Ok(Some(number as u32)),
+        _ => Err(format!(
+            "ERROR: --max-new must be a number from 1 to {}, or 0 for no limit",
+            u32::MAX
+        )),
+    }
+}
+
 /// `--retry-window`: days, or hours with an `h`, as seconds.
 pub fn retry_window(value: &str) -> Result<f64, String> {
     let (number, unit) = match value.strip_suffix(['h', 'H']) {

@@ -3,7 +3,7 @@
 //! This is what a transaction runs for each request, in whatever process has
 //! it open. The order of the steps and every comparison are the original's.
 
-use super::command::{Command, Counting, Now, Outcome, Verdict};
+use super::command::{Addition, Command, Counting, Now, Outcome, Verdict};
 use super::number::{number_of_text, push_number};
 use super::record::{ClientRecord, Database, TripletRecord, parse_tarpit_record};
 use super::rules::Rules;
@@ -30,6 +30,49 @@ pub trait Records: ReadRecords {
     fn delete(&mut self, database: Database, key: &[u8]) -> Result<(), Self::Error>;
 }
 
+/// Applies the commands of a transaction in order and appends their outcomes. Applied
+/// again, they come to the same.
+pub fn apply_all<R: Records>(
+    records: &mut R,
+    rules: &Rules,
+    commands: &[Command],
+    outcomes: &mut Vec<Outcome>,
+) -> Result<(), R::Error> {
+    let start = outcomes.len();
+    for (index, command) in commands.iter().enumerate() {
+        let before = commands.iter().zip(&outcomes[start..]);
+        let command = match is_allowed(command, index) {
+            true => *command,
+            false => reduce_allowance(command, before),
+        };
+        outcomes.push(apply(records, rules, &command)?);
+    }
+    Ok(())
+}
+
+/// True if the client's allowance is enough for this command, whatever those before it
+/// have recorded.
+fn is_allowed(command: &Command, before: usize) -> bool {
+    let allowance = command.allowance;
+    let left = allowance.triplets.min(allowance.tarpit);
+    allowance.network.is_empty() || usize::try_from(left).is_ok_and(|left| left > before)
+}
+
+/// The command with what those of the same client have left of the allowance.
+fn reduce_allowance<'c, 'o>(
+    command: &Command<'c>,
+    before: impl Iterator<Item = (&'o Command<'o>, &'o Outcome)>,
+) -> Command<'c> {
+    let mut command = *command;
+    let allowance = &mut command.allowance;
+    for (_, outcome) in before.filter(|(other, _)| other.allowance.network == allowance.network) {
+        let used = |addition| u32::from(addition == Addition::Made);
+        allowance.triplets = allowance.triplets.saturating_sub(used(outcome.triplet));
+        allowance.tarpit = allowance.tarpit.saturating_sub(used(outcome.tarpit));
+    }
+    command
+}
+
 /// Applies a command to the records.
 pub fn apply<R: Records>(
     records: &mut R,
@@ -50,6 +93,7 @@ pub fn apply<R: Records>(
         outcome.verdict = Verdict::TarpitPassed { has_waited };
         if has_waited {
             records.delete(Database::Tarpit, command.address)?;
+            outcome.tarpit = Addition::Undone;
         }
         if has_waited || command.counting != Counting::IfWaited {
             count_pass(records, rules, command, &mut outcome)?;
@@ -278,7 +322,7 @@ fn update_triplet<R: Records>(
             }
         }
         Some(None) => outcome.bad_record = true,
-        None => {}
+        None => outcome.triplet = Addition::of_allowance(command.allowance.triplets),
     }
     if !keeps_first {
         first = now;
@@ -289,8 +333,10 @@ fn update_triplet<R: Records>(
     if missing <= 0.0 {
         count += 1.0;
     }
-    push_last_count_octet(&mut value, &command.now, count, command.octet);
-    records.put(Database::Greylist, command.triplet, &value)?;
+    if outcome.triplet != Addition::LeftOut {
+        push_last_count_octet(&mut value, &command.now, count, command.octet);
+        records.put(Database::Greylist, command.triplet, &value)?;
+    }
     let has_waited = match rules.compat.counts_retries() {
         true => count >= rules.retry_count,
         false => missing <= 0.0,
@@ -327,10 +373,14 @@ fn enters_tarpit<R: Records>(
             outcome.bad_record |= entry.is_none();
             entry.unwrap_or(0.0)
         }
-        None => 0.0,
+        None => {
+            outcome.tarpit = Addition::of_allowance(command.allowance.tarpit);
+            0.0
+        }
     };
     let enters = entry == 0.0;
-    if enters || command.now.seconds >= entry + TARPIT_RENEWAL {
+    let is_due = enters || command.now.seconds >= entry + TARPIT_RENEWAL;
+    if is_due && outcome.tarpit != Addition::LeftOut {
         let mut value = Vec::with_capacity(16);
         command.now.push(&mut value);
         records.put(Database::Tarpit, command.address, &value)?;

@@ -67,6 +67,29 @@ pub struct Command<'a> {
     pub counting: Counting,
     /// True at the DATA stage under `--targrey`.
     pub is_data: bool,
+    /// What may be recorded anew of the client.
+    pub allowance: Allowance<'a>,
+}
+
+/// How many new records may be made of a client network (`--max-new`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance<'a> {
+    /// The client part of the triplet, by which new records are counted; empty if they
+    /// are not.
+    pub network: &'a [u8],
+    /// New triplets. Like the next it is set by whoever commits, and not sent to it.
+    pub triplets: u32,
+    /// Addresses in the tarpit.
+    pub tarpit: u32,
+}
+
+impl Allowance<'_> {
+    /// Nothing is counted.
+    pub const UNLIMITED: Self = Allowance {
+        network: b"",
+        triplets: u32::MAX,
+        tarpit: u32::MAX,
+    };
 }
 
 impl Command<'static> {
@@ -84,11 +107,12 @@ impl Command<'static> {
         octet: b"",
         counting: Counting::Always,
         is_data: false,
+        allowance: Allowance::UNLIMITED,
     };
 }
 
-/// Octets of a command without its texts: flags, time, six lengths.
-const COMMAND_HEADER: usize = 1 + 8 + 6 * 2;
+/// Octets of a command without its texts: flags, time, seven lengths.
+const COMMAND_HEADER: usize = 1 + 8 + 7 * 2;
 const FLAG_DATA: u8 = 1;
 const FLAG_TEST_TIME: u8 = 2;
 const FLAG_COUNTS_IF_WAITED: u8 = 4;
@@ -100,7 +124,7 @@ impl<'a> Command<'a> {
         self.triplet.is_empty()
     }
 
-    fn texts(&self) -> [&'a [u8]; 6] {
+    fn texts(&self) -> [&'a [u8]; 7] {
         [
             self.now.text.unwrap_or_default(),
             self.address,
@@ -108,6 +132,7 @@ impl<'a> Command<'a> {
             self.own_client,
             self.triplet,
             self.octet,
+            self.allowance.network,
         ]
     }
 
@@ -151,13 +176,13 @@ impl<'a> Command<'a> {
         let (header, mut rest) = octets.split_at_checked(COMMAND_HEADER)?;
         let flags = *header.first()?;
         let seconds = f64::from_le_bytes(header.get(1..9)?.try_into().ok()?);
-        let mut texts = [&[][..]; 6];
+        let mut texts = [&[][..]; 7];
         for (text, length) in texts.iter_mut().zip(header.get(9..)?.chunks_exact(2)) {
             let length = u16::from_le_bytes(length.try_into().ok()?);
             (*text, rest) = rest.split_at_checked(usize::from(length))?;
         }
         *octets = rest;
-        let [time, address, client, own_client, triplet, octet] = texts;
+        let [time, address, client, own_client, triplet, octet, network] = texts;
         let text = (flags & FLAG_TEST_TIME != 0).then_some(time);
         let now = Now { seconds, text };
         let is_data = flags & FLAG_DATA != 0;
@@ -177,6 +202,10 @@ impl<'a> Command<'a> {
             octet,
             counting,
             is_data,
+            allowance: Allowance {
+                network,
+                ..Allowance::UNLIMITED
+            },
         })
     }
 }
@@ -192,6 +221,35 @@ pub struct Outcome {
     pub client_whitelisted: bool,
     /// A record was unreadable and taken for absent.
     pub bad_record: bool,
+    /// What became of a new triplet. Like the next it is of use to whoever commits
+    /// only, and does not travel.
+    pub triplet: Addition,
+    /// What became of the client's address in the tarpit.
+    pub tarpit: Addition,
+}
+
+/// What became of a record that was not there before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Addition {
+    /// There is none.
+    #[default]
+    None,
+    /// It was made.
+    Made,
+    /// It was not made, since the client has had too many (`--max-new`).
+    LeftOut,
+    /// One that was made before was removed.
+    Undone,
+}
+
+impl Addition {
+    /// A new record, if so many may be made.
+    pub fn of_allowance(left: u32) -> Self {
+        match left {
+            0 => Addition::LeftOut,
+            _ => Addition::Made,
+        }
+    }
 }
 
 /// What was decided about a command.
@@ -283,6 +341,7 @@ impl Outcome {
             clock_corrected: is_on(1),
             client_whitelisted: is_on(2),
             bad_record: is_on(3),
+            ..Outcome::default()
         })
     }
 }
@@ -307,6 +366,10 @@ mod tests {
                 octet: b"91",
                 counting,
                 is_data: text.is_none(),
+                allowance: Allowance {
+                    network: b"192.0.2.0",
+                    ..Allowance::UNLIMITED
+                },
             };
             let mut octets = Vec::new();
             command.encode(&mut octets);
@@ -346,6 +409,7 @@ mod tests {
                     clock_corrected: bit == 1,
                     client_whitelisted: bit == 2,
                     bad_record: bit == 3,
+                    ..Outcome::default()
                 };
                 let mut octets = Vec::new();
                 outcome.encode(&mut octets);

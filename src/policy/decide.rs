@@ -5,7 +5,7 @@
 //! the two lies the transaction, run by whoever has the store.
 
 use super::client::ClientAddress;
-use super::command::{Command, Counting, Now, Outcome, Verdict};
+use super::command::{Allowance, Command, Counting, Now, Outcome, Verdict};
 use super::instances::Instances;
 use super::line::{Level, Reason, push_action, push_tarpit_whitelisted, push_whitelisted};
 use super::pool::{KnownBy, Pools};
@@ -223,6 +223,10 @@ impl Policy {
             octet: &keys.octet,
             counting,
             is_data: rules.targrey && request.text(Attribute::ProtocolState) == b"DATA",
+            allowance: Allowance {
+                network: &keys.network,
+                ..Allowance::UNLIMITED
+            },
         })
     }
 

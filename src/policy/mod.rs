@@ -16,6 +16,7 @@ pub mod held;
 pub mod instances;
 mod limits;
 pub mod line;
+pub mod newcomers;
 pub mod number;
 pub mod pool;
 pub mod record;

@@ -89,6 +89,9 @@ pub struct Rules {
     /// Under [`Rules::targrey`] hold a mail once: its further recipients pass
     /// (`--tarpit-per-message`).
     pub tarpit_per_message: bool,
+    /// New triplets of a client network that are recorded in an hour (`--max-new`);
+    /// `None` for all.
+    pub max_new: Option<u32>,
     /// Store SHA-1 hashes instead of triplets and clients (`--privacy`).
     pub privacy: bool,
     /// Log who is sent to the tarpit, and who comes out of it (`--log-tarpit`).
@@ -120,6 +123,7 @@ impl Default for Rules {
             tarpit: None,
             targrey: false,
             tarpit_per_message: false,
+            max_new: None,
             privacy: false,
             log_tarpit: false,
         }

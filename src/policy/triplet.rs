@@ -27,6 +27,8 @@ pub struct Keys {
     pub client: Vec<u8>,
     /// The octet of an IPv4 client that the triplet does not hold.
     pub octet: Vec<u8>,
+    /// The client part of the triplet, never hashed, under `--max-new`; else empty.
+    pub network: Vec<u8>,
 }
 
 impl Keys {
@@ -39,11 +41,13 @@ impl Keys {
             triplet,
             client: client_key,
             octet,
+            network,
         } = self;
         triplet.clear();
         client_key.clear();
         own_client.clear();
         octet.clear();
+        network.clear();
         if domain.is_empty() || *is_by_address {
             let lookup = match is_by_address {
                 true => Lookup::Host,
@@ -57,11 +61,15 @@ impl Keys {
             client_key.extend_from_slice(domain);
             client.push_auto_whitelist_key(rules, own_client);
         }
+        let network_len = triplet.len();
         triplet.push(b'/');
         push_reduced_sender(triplet, request.text(Attribute::Sender));
         triplet.push(b'/');
         triplet.extend_from_slice(request.text(Attribute::Recipient));
         triplet.make_ascii_lowercase();
+        if rules.max_new.is_some() {
+            network.extend_from_slice(&triplet[..network_len]);
+        }
         if rules.privacy {
             hash_in_place(triplet);
             hash_in_place(client_key);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 use super::commit::WRITER_PATIENCE;
+use super::commit::newcomers::NewcomerLimit;
 use super::commit::remote::{RemoteCommit, WriterLink};
 use super::commit::wire::ReceiveBuffer;
 use super::engine::Engine;
@@ -216,6 +217,7 @@ impl Parts {
             signals,
             store: self.store(purpose, WRITER_PATIENCE)?,
             rules: self.policy.rules.clone(),
+            limit: NewcomerLimit::new(&self.policy.rules, &self.log),
             log: Rc::clone(&self.log),
             shared: self.shared,
             generation: self.shared.writer_generation(),

@@ -32,6 +32,7 @@ counters! {
     PassHeldBefore = "pass_held_before": "Passed: the mail was held before",
     GreylistNew = "greylist_new": "Greylisted: new triplet",
     GreylistEarly = "greylist_early_retry": "Greylisted: early retry",
+    NotRecorded = "not_recorded": "New ones not recorded (--max-new)",
     Tarpitted = "tarpitted": "Sent to the tarpit",
     TarpitPassed = "tarpit_passed": "DATA after the tarpit",
     ClientsWhitelisted = "clients_whitelisted": "Clients put on the auto-whitelist",

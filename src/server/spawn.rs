@@ -109,7 +109,7 @@ impl Session {
             output,
             settings: settings.clone(),
             engine: Engine::new(settings, policy, Rc::clone(&log), shared),
-            commit: LocalCommit::new(store, Rc::clone(&log), shared),
+            commit: LocalCommit::new(store, &settings.rules, Rc::clone(&log), shared),
             log,
             verification: Verification::default(),
             next_look: Instant::now(),

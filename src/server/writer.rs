@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::commit::apply_counted;
+use super::commit::newcomers::NewcomerLimit;
 use super::commit::remote::is_overdue;
 use super::commit::wire::{Arrived, MAX_ANSWERS, ReceiveBuffer, begin_answers, push_answer};
 use super::control::{self, Message};
@@ -61,6 +62,8 @@ pub struct Writer {
     pub store: LmdbStore,
     /// The numbers and switches that decide.
     pub rules: Rules,
+    /// How many new records each client may have.
+    pub limit: Option<NewcomerLimit>,
     /// Its log.
     pub log: Rc<Log>,
     /// What all processes share.
@@ -250,7 +253,7 @@ impl Writer {
         let begun = Instant::now();
         let outcomes = match commands.is_empty() {
             true => Vec::new(),
-            false => self.apply(&commands),
+            false => self.apply(&mut commands),
         };
         drop(commands);
         let took = begun.elapsed();
@@ -264,7 +267,7 @@ impl Writer {
     }
 
     /// The outcomes of the commands; none if the store failed.
-    fn apply(&mut self, commands: &[Command]) -> Vec<Outcome> {
+    fn apply(&mut self, commands: &mut [Command]) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(commands.len());
         if !self.epoch.is_usable() {
             return outcomes;
@@ -281,6 +284,7 @@ impl Writer {
         let applied = apply_counted(
             &mut self.store,
             &self.rules,
+            self.limit.as_mut(),
             &self.shared.counters,
             commands,
             &mut outcomes,

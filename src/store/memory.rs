@@ -5,7 +5,7 @@ use std::collections::btree_map::Range;
 use std::ops::{Bound, ControlFlow};
 
 use super::{CommitReport, Editor, Entry, Store, StoreError, Visitor};
-use crate::policy::apply::{ReadRecords, Reading, Records, apply, apply_read_only};
+use crate::policy::apply::{ReadRecords, Reading, Records, apply_all, apply_read_only};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
@@ -55,9 +55,7 @@ impl Store for MemoryStore {
         commands: &[Command],
         outcomes: &mut Vec<Outcome>,
     ) -> Result<CommitReport, StoreError> {
-        for command in commands {
-            outcomes.push(apply(self, rules, command)?);
-        }
+        apply_all(self, rules, commands, outcomes)?;
         Ok(CommitReport::default())
     }
 

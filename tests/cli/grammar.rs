@@ -201,6 +201,7 @@ fn zero_means_the_default() {
         "max-age",
         "ipv4cidr",
         "ipv6cidr",
+        "max-new",
         "retry-count",
         "auto-whitelist-delay",
     ] {

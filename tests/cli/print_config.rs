@@ -146,6 +146,7 @@ fn word() -> impl Strategy<Value = OsString> {
         prop::sample::select(addresses.to_vec()).prop_map(move |value| with("inet", value)),
         (1..=32_u8).prop_map(move |bits| with("ipv4cidr", &bits.to_string())),
         (1..=128_u8).prop_map(move |bits| with("ipv6cidr", &bits.to_string())),
+        any::<u32>().prop_map(move |number| with("max-new", &number.to_string())),
         (1..=64_u8).prop_map(move |count| with("workers", &count.to_string())),
         (0..=0o777_u32).prop_map(move |mode| with("socketmode", &format!("{mode:o}"))),
         (1_u64 << 20..1 << 30).prop_map(move |size| with("db-size", &size.to_string())),

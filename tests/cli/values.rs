@@ -44,6 +44,14 @@ fn values_out_of_range() {
             "ERROR: --ipv4cidr must be a number from 1 to 32, or 0 for the default",
         ),
         (
+            "--max-new=-1",
+            "ERROR: --max-new must be a number from 1 to 4294967295, or 0 for no limit",
+        ),
+        (
+            "--max-new=4294967296",
+            "ERROR: --max-new must be a number from 1 to 4294967295, or 0 for no limit",
+        ),
+        (
             "--ipv6cidr=200",
             "ERROR: --ipv6cidr must be a number from 1 to 128, or 0 for the default",
         ),
@@ -274,6 +282,7 @@ fn other_options() {
         "--lookup-by-host",
         "--ipv4cidr=32",
         "--ipv6cidr=128",
+        "--max-new=1000",
         "--auto-whitelist-delay=60",
         "--greylist-action=DEFER",
         "--greylist-text=wait %s",
@@ -291,6 +300,7 @@ fn other_options() {
         lookup: Lookup::Host,
         ipv4_prefix: 32,
         ipv6_prefix: 128,
+        max_new: Some(1000),
         auto_whitelist_delay: 60.0,
         ..Rules::default()
     };

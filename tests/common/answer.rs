@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
 use postgrey::policy::held::Held;
 use postgrey::policy::instances::Instances;
+use postgrey::policy::newcomers::Newcomers;
 use postgrey::policy::request::Request;
 use postgrey::policy::triplet::Keys;
 use postgrey::store::Store;
@@ -16,7 +17,7 @@ pub fn no_mails() -> Box<[AtomicU64; Held::CELLS]> {
     cells.try_into().unwrap()
 }
 
-/// The reply at this time, without `action=` and line ends, and the lines of the log.
+/// The reply at this time of a server that has counted these, without `action=` and line ends, and the lines of the log.
 pub fn answer(
     policy: &Policy,
     store: &mut dyn Store,
@@ -24,15 +25,22 @@ pub fn answer(
     clock: f64,
     held: Held,
     instances: Instances,
+    newcomers: Option<&mut Newcomers>,
 ) -> (String, Vec<String>) {
     let mut keys = Keys::default();
     let decision = match policy.examine(request, clock, &mut keys) {
         Examined::Decided(decision) => decision,
-        Examined::NeedsStore(command) => {
+        Examined::NeedsStore(mut command) => {
             let mut outcomes = Vec::new();
+            if let Some(newcomers) = &newcomers {
+                newcomers.allow(&mut command);
+            }
             store
                 .apply_batch(&policy.rules, &[command], &mut outcomes)
                 .unwrap();
+            if let Some(newcomers) = newcomers {
+                newcomers.note(&command, &outcomes[0]);
+            }
             Decision::Stored(outcomes[0])
         }
     };

@@ -71,6 +71,7 @@ fn choose(random: &mut Random) -> Chosen {
         ),
         (30, format!("--ipv4cidr={}", 8 + random.below(25))),
         (30, format!("--ipv6cidr={}", 32 + random.below(97))),
+        (30, format!("--max-new={}", random.below(4))),
         (30, "--lookup-by-host".into()),
         (30, "--privacy".into()),
         (30, "--lookup-by-domain".into()),
@@ -399,6 +400,13 @@ fn further_recipient(
     let is_greylisted = said.decision.starts_with("greylisted: ");
     let is_told = said.decision.contains("passes if its mail was held");
     assert_eq!(is_told, holds_once && is_greylisted, "{}", said.decision);
+    let is_limited = (1..4).any(|limit| has(&format!("--max-new={limit}")));
+    let is_new = said
+        .decision
+        .starts_with("greylisted: first seen in this second");
+    let is_told = said.decision.contains("(--max-new)");
+    assert!(is_limited || !is_told, "{}", said.decision);
+    assert!(is_told || !(is_limited && is_new), "{}", said.decision);
     let expected = match holds_once && first.starts_with("SLEEP") && is_held_back(&said.reply) {
         true => "DUNNO",
         // A mail gets one header.

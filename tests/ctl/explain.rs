@@ -510,6 +510,30 @@ fn what_only_the_server_remembers_is_said() {
         let own = [held, further].map(|part| text.contains(part));
         assert_eq!(own, is_said, "{address} {options:?}: {text}");
     }
+    // What is counted for --max-new, too, where it is asked.
+    let limit = "; recorded unless its client has had 7 new ones in this hour (--max-new)";
+    fill(
+        dir.path(),
+        &[(
+            Database::Greylist,
+            b"192.0.2.0/a@example.com/b@example.org",
+            b"1700000090,1700000090,0,7",
+        )],
+    );
+    let known = ["--sender=a@example.com", "--recipient=b@example.org"];
+    for (address, asked, option, is_said) in [
+        // In the tarpit and new; in the tarpit and known; new there.
+        ("192.0.2.7", &[][..], "--max-new=7", true),
+        ("192.0.2.7", &known, "--max-new=7", false),
+        ("192.0.2.8", &known, "--max-new=7", true),
+        ("192.0.2.8", &[], "--max-new=0", false),
+    ] {
+        let client = format!("--client-address={address}");
+        let words = ["explain", "--at=1700000100", &client];
+        let words = [&words[..], asked, &["--", "--targrey", option]].concat();
+        let text = ctl(dir.path(), &words).ok();
+        assert_eq!(text.contains(limit), is_said, "{words:?}: {text}");
+    }
     // Not without the tarpit of taRgrey.
     let words = [
         "explain",

@@ -54,7 +54,16 @@ pub fn ask_again(
     held: Held,
 ) -> String {
     let ring = std::array::from_fn(|_| AtomicU64::new(0));
-    answer(policy, store, request, now, held, Instances::new(&ring)).0
+    answer(
+        policy,
+        store,
+        request,
+        now,
+        held,
+        Instances::new(&ring),
+        None,
+    )
+    .0
 }
 
 /// The answer to a mail from `a@b` to `c@d`, as a server with these options

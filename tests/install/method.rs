@@ -97,7 +97,7 @@ pub(super) fn under_each_shell(test: impl Fn(&Place)) {
 }
 
 /// Each property, a value as svcprop shows it, and the options it becomes.
-pub(super) const GOOD: [(&str, &str, &[&str]); 60] = [
+pub(super) const GOOD: [(&str, &str, &[&str]); 61] = [
     ("inet", "127.0.0.1:60000", &["--inet=127.0.0.1:60000"]),
     (
         "inet",
@@ -154,6 +154,7 @@ pub(super) const GOOD: [(&str, &str, &[&str]); 60] = [
     ("lookup", "domain", &["--lookup-by-domain"]),
     ("ipv4cidr", "32", &["--ipv4cidr=32"]),
     ("ipv6cidr", "128", &["--ipv6cidr=128"]),
+    ("max_new", "1000", &["--max-new=1000"]),
     ("privacy", "true", &["--privacy"]),
     (
         "whitelist_clients",
@@ -202,7 +203,7 @@ pub(super) const GOOD: [(&str, &str, &[&str]); 60] = [
 ];
 
 /// Each property, a bad value as svcprop shows it, and what is said about it.
-pub(super) const WRONG: [(&str, &str, &str); 63] = [
+pub(super) const WRONG: [(&str, &str, &str); 64] = [
     ("inet", "smtp", "'smtp' does not end with a port"),
     ("inet", "host:", "'host:' does not end with a port"),
     ("inet", "1:70000", "'1:70000': a port is from 1 to 65535"),
@@ -279,6 +280,7 @@ pub(super) const WRONG: [(&str, &str, &str); 63] = [
     ("lookup", "net", "'net' is none of: subnet host domain"),
     ("ipv4cidr", "33", "'33' is no number from 1 to 32"),
     ("ipv6cidr", "0", "'0' is no number from 1 to 128"),
+    ("max_new", "many", "'many' is no number from 0 to 1000000"),
     ("privacy", "1", "'1' is neither true nor false"),
     ("whitelist_clients", "/a b", "'b' is no absolute path"),
     ("whitelist_recipients", "r", "'r' is no absolute path"),

@@ -128,7 +128,7 @@ fn through_the_policy(dialogue: &Dialogue, compat: &str, store: &mut dyn Store) 
         let octets = octets(step);
         assert_eq!(reader.next_event(&mut &octets[..]), Some(Event::Request));
         let request = reader.request();
-        let (reply, log) = answer(&policy, store, request, 0.0, held, instances);
+        let (reply, log) = answer(&policy, store, request, 0.0, held, instances, None);
         traces.log.extend(log);
         traces.replies.push(reply);
     }
@@ -345,6 +345,7 @@ fn a_sender_that_is_missing_is_not_the_null_sender() {
             1.7e9,
             held,
             instances,
+            None,
         );
         assert_eq!(reply == DUNNO, is_passed, "{sender:?} {reply}");
     }

@@ -228,6 +228,7 @@ fn the_page_has_every_signal() {
 #[test]
 fn the_page_has_the_limits() {
     use postgrey::policy::held::Held;
+    use postgrey::policy::newcomers::Newcomers;
     use postgrey::policy::request::{MAX_ATTRIBUTE, MAX_ATTRIBUTES, MAX_LINE, MAX_REQUEST};
     use postgrey::server::{MAX_LISTENERS, STALL_LIMIT, engine::MAX_OUTPUT};
     let lines: Vec<String> = section("LIMITS").into_iter().map(|l| l.text).collect();
@@ -248,6 +249,7 @@ fn the_page_has_the_limits() {
         format!("listen on          {MAX_LISTENERS}\n"),
         format!("remembered as held        {} for an hour", Held::CELLS),
         format!("hash, {} KiB)", Held::CELLS * 8 / 1024),
+        format!("(--max-new)     {} at a time", Newcomers::MOST),
     ] {
         assert!(text.contains(&limit), "{limit}\n--\n{text}");
     }

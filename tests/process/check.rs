@@ -149,6 +149,12 @@ fn what_a_start_survives_is_a_note() {
             "note: --tarpit-per-message: of no use without --targrey\n",
         ),
         (&["--tarpit-per-message", "--targrey"], ""),
+        (&["--max-new=1000"], ""),
+        (
+            &["--max-new=1000", "--spawn"],
+            "note: --unix and --inet: of no use with --spawn\n\
+             note: --max-new: each session of --spawn counts for itself\n",
+        ),
         (
             &["--tarpit=301", "--targrey"],
             "note: --tarpit: 301 s are more than the 300 s for which mail servers wait: all of \

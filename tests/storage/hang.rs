@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use postgrey::policy::command::{Command, Counting, Now};
+use postgrey::policy::command::{Allowance, Command, Counting, Now};
 use postgrey::policy::record::Database;
 use postgrey::policy::rules::Rules;
 use postgrey::store::Store;
@@ -129,6 +129,7 @@ impl Stage {
             octet: b"9",
             counting: Counting::Always,
             is_data: false,
+            allowance: Allowance::UNLIMITED,
         };
         let mut outcomes = Vec::new();
         let applied = self

@@ -24,7 +24,7 @@ use super::state::{Judged, State, judge};
 use super::times;
 use super::words::Words;
 use crate::config::whitelists;
-use crate::policy::command::{Outcome, Verdict};
+use crate::policy::command::{Addition, Outcome, Verdict};
 use crate::policy::decide::{Decision, Policy};
 use crate::policy::pool::KnownBy;
 use crate::policy::request::Attribute;
@@ -280,6 +280,15 @@ fn is_told_of_held_mails(rules: &Rules, outcome: &Outcome) -> bool {
     is_greylisted && rules.holds_mails_once()
 }
 
+/// The limit by which the server may leave out a record that is new: what it has counted
+/// is in its memory only.
+fn limit_of_new(rules: &Rules, outcome: &Outcome) -> Option<u32> {
+    let additions = [outcome.triplet, outcome.tarpit];
+    rules
+        .max_new
+        .filter(|_| additions.contains(&Addition::Made))
+}
+
 fn stored_reason(rules: &Rules, outcome: &Outcome) -> String {
     let mut text = match outcome.verdict {
         Verdict::ClientAutoWhitelisted => {
@@ -314,6 +323,11 @@ fn stored_reason(rules: &Rules, outcome: &Outcome) -> String {
     };
     if is_told_of_held_mails(rules, outcome) {
         text.push_str("; passes if its mail was held for another recipient (--tarpit-per-message)");
+    }
+    if let Some(limit) = limit_of_new(rules, outcome) {
+        text.push_str(&format!(
+            "; recorded unless its client has had {limit} new ones in this hour (--max-new)"
+        ));
     }
     if outcome.clock_corrected {
         text.push_str("; the first time lay in the future");

@@ -26,6 +26,9 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
     if rules.tarpit_per_message && !rules.targrey {
         findings.note("--tarpit-per-message: of no use without --targrey");
     }
+    if settings.spawn && rules.max_new.is_some() {
+        findings.note("--max-new: each session of --spawn counts for itself");
+    }
     let defaults = Settings::default();
     if !rules.by_domain && settings.pool_domains != defaults.pool_domains {
         findings.note("--pool-domains: of no use without --lookup-by-domain");

@@ -6,6 +6,7 @@
 use std::rc::Rc;
 
 use super::apply_counted;
+use super::newcomers::NewcomerLimit;
 use crate::log::Log;
 use crate::policy::command::{Command, Outcome};
 use crate::policy::rules::Rules;
@@ -17,14 +18,20 @@ use crate::store::{ErrorKind, StoreError};
 pub struct LocalCommit {
     /// The environment, for reading as well.
     pub store: LmdbStore,
+    limit: Option<NewcomerLimit>,
     log: Rc<Log>,
     shared: Shared,
 }
 
 impl LocalCommit {
     /// Commits into this store.
-    pub fn new(store: LmdbStore, log: Rc<Log>, shared: Shared) -> Self {
-        LocalCommit { store, log, shared }
+    pub fn new(store: LmdbStore, rules: &Rules, log: Rc<Log>, shared: Shared) -> Self {
+        LocalCommit {
+            store,
+            limit: NewcomerLimit::new(rules, &log),
+            log,
+            shared,
+        }
     }
 
     /// Commits an encoded command. An error has been logged.
@@ -37,8 +44,9 @@ impl LocalCommit {
         let applied = apply_counted(
             &mut self.store,
             rules,
+            self.limit.as_mut(),
             &self.shared.counters,
-            &[command],
+            &mut [command],
             &mut outcomes,
         );
         match (applied, outcomes.pop()) {

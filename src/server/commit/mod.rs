@@ -2,11 +2,13 @@
 //! ([`remote`]), or by the process itself where there is no writer ([`local`]).
 
 pub mod local;
+pub mod newcomers;
 pub mod remote;
 pub mod wire;
 
 use std::time::{Duration, Instant};
 
+use self::newcomers::NewcomerLimit;
 use super::counters::{Counter, Counters};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::rules::Rules;
@@ -22,10 +24,14 @@ pub const WRITER_PATIENCE: Duration = Duration::from_secs(1);
 pub fn apply_counted(
     store: &mut dyn Store,
     rules: &Rules,
+    limit: Option<&mut NewcomerLimit>,
     counters: &Counters,
-    commands: &[Command],
+    commands: &mut [Command],
     outcomes: &mut Vec<Outcome>,
 ) -> Result<CommitReport, StoreError> {
+    if let Some(limit) = &limit {
+        limit.allow(commands);
+    }
     let start = Instant::now();
     let first = outcomes.len();
     let applied = contain_panic(|| store.apply_batch(rules, commands, outcomes));
@@ -34,7 +40,12 @@ pub fn apply_counted(
         Err(StoreError::of_bug())
     });
     match &report {
-        Ok(_) => counters.add_batch(commands.len(), start.elapsed()),
+        Ok(_) => {
+            counters.add_batch(commands.len(), start.elapsed());
+            if let Some(limit) = limit {
+                limit.note(commands, &outcomes[first..], counters);
+            }
+        }
         Err(_) => outcomes.truncate(first),
     }
     report
@@ -43,7 +54,7 @@ pub fn apply_counted(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::command::{Counting, Now};
+    use crate::policy::command::{Allowance, Counting, Now};
     use crate::server::buggy::BuggyStore;
     use crate::server::shared::Shared;
     use crate::store::memory::MemoryStore;
@@ -52,7 +63,7 @@ mod tests {
     fn a_bug_at_applying_fails_the_batch_and_no_more() {
         let shared = Shared::new(1).unwrap();
         let counters = &shared.counters;
-        let commands = [Command {
+        let mut commands = [Command {
             now: Now::new(1e9, None),
             address: b"192.0.2.1",
             client: b"192.0.2.1",
@@ -61,14 +72,18 @@ mod tests {
             octet: b"1",
             counting: Counting::Always,
             is_data: false,
+            allowance: Allowance::UNLIMITED,
         }];
         let rules = Rules::default();
         let mut outcomes = Vec::new();
-        let failed = apply_counted(&mut BuggyStore, &rules, counters, &commands, &mut outcomes);
+        let mut apply = |store: &mut dyn Store, outcomes: &mut Vec<Outcome>| {
+            apply_counted(store, &rules, None, counters, &mut commands, outcomes)
+        };
+        let failed = apply(&mut BuggyStore, &mut outcomes);
         assert_eq!(failed, Err(StoreError::of_bug()));
         assert_eq!((counters.get(Counter::Bugs), outcomes.len()), (1, 0));
         let mut memory = MemoryStore::default();
-        apply_counted(&mut memory, &rules, counters, &commands, &mut outcomes).unwrap();
+        apply(&mut memory, &mut outcomes).unwrap();
         assert_eq!(outcomes.len(), 1);
     }
 }

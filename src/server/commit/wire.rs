@@ -202,7 +202,7 @@ pub fn answers(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::command::{Counting, Now, Verdict};
+    use crate::policy::command::{Allowance, Counting, Now, Verdict};
 
     const HEAD: BatchHead = BatchHead {
         worker: 3,
@@ -220,6 +220,7 @@ mod tests {
             octet: b"",
             counting: Counting::Always,
             is_data: false,
+            allowance: Allowance::UNLIMITED,
         }
     }
 

@@ -23,7 +23,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::{CommitReport, Editor, ErrorKind, Store, StoreError, Visitor};
-use crate::policy::apply::{ReadRecords, Reading, apply, apply_read_only, may_decide_by_reading};
+use crate::policy::apply::{
+    ReadRecords, Reading, apply_all, apply_read_only, may_decide_by_reading,
+};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
@@ -357,9 +359,7 @@ impl Store for LmdbStore {
         let result = self.commit(|open| {
             outcomes.truncate(start);
             let mut writing = open.write()?;
-            for command in commands {
-                outcomes.push(apply(&mut writing, rules, command)?);
-            }
+            apply_all(&mut writing, rules, commands, outcomes)?;
             writing.commit()
         });
         if result.is_err() {

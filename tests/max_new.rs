@@ -1,0 +1,558 @@
+//! `--max-new`: dialogues of our own, for all of `--compat`, with and without
+//! `--lookup-by-domain` and `--tarpit-per-message`, through the pure policy with the
+//! store in memory and with LMDB, and with the running server: replies, records and
+//! lines of the log. And many at once.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "common/answer.rs"]
+mod answer;
+#[path = "common/server.rs"]
+mod server;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use answer::{answer, no_mails};
+use nix::sys::signal::{Signal, kill};
+use postgrey::config::{self, Invocation, whitelists};
+use postgrey::policy::command::{Addition, Allowance, Command, Now};
+use postgrey::policy::decide::Policy;
+use postgrey::policy::held::Held;
+use postgrey::policy::instances::Instances;
+use postgrey::policy::newcomers::Newcomers;
+use postgrey::policy::record::Database;
+use postgrey::policy::request::{Event, RequestReader};
+use postgrey::policy::rules::Rules;
+use postgrey::store::Store;
+use postgrey::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
+use postgrey::store::memory::MemoryStore;
+use server::{Client, Server, request, spawn, test_dir, wait_until};
+
+const START: u64 = 1_700_000_000;
+const COMPATS: [&str; 3] = [
+    "--compat=targrey-1.37",
+    "--compat=postgrey-1.37",
+    "--compat=targrey-1.34",
+];
+
+/// Seconds since the start, client address, client name, recipient, stage, how the
+/// reply begins, and why by the log (empty: it has no line).
+type Step = (
+    u64,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+);
+
+const GREY: &str = "DEFER_IF_PERMIT later";
+const PASS: &str = "PREPEND X-Waited: 400";
+const NEW: &str = "greylist, reason=new";
+const FOUND: &str = "pass, reason=triplet found, delay=400";
+
+fn octets(&(number, client, name, recipient, state, ..): &Step) -> Vec<u8> {
+    let recipient = match recipient {
+        "" => String::new(),
+        user => format!("{user}@example.org"),
+    };
+    let time = (START + number).to_string();
+    // A client sends one mail at a time.
+    let instance = format!("{client}.{}", number / 400);
+    request(&[
+        ("instance", &instance),
+        ("client_address", client),
+        ("client_name", name),
+        ("protocol_state", state),
+        ("recipient", &recipient),
+        ("policy_test_time", &time),
+    ])
+}
+
+/// The options of the dialogues, and these.
+fn options(dir: &Path, more: &[&str]) -> Vec<String> {
+    let pools = dir.join("pools");
+    fs::write(&pools, "google.com\n").unwrap();
+    let mut all: Vec<String> = [
+        "--greylist-text=later",
+        "--x-greylist-header=X-Waited: %t",
+        "--whitelist-clients=/dev/null",
+        "--whitelist-recipients=/dev/null",
+    ]
+    .map(String::from)
+    .into();
+    all.push(format!("--pool-domains={}", pools.display()));
+    all.extend(more.iter().map(|&word| word.to_owned()));
+    all
+}
+
+/// What a dialogue leaves behind.
+#[derive(Debug, Default, PartialEq)]
+struct Traces {
+    replies: Vec<String>,
+    log: Vec<String>,
+    records: BTreeSet<(usize, String, String)>,
+}
+
+impl Traces {
+    fn add_records(&mut self, store: &mut dyn Store) {
+        let text = |octets: &[u8]| String::from_utf8(octets.to_vec()).unwrap();
+        for (number, database) in Database::ALL.into_iter().enumerate() {
+            store
+                .scan(database, None, &mut |entry| {
+                    let record = (number, text(entry.key), text(entry.value));
+                    self.records.insert(record);
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+        }
+    }
+
+    /// The clients and recipients of the triplets, and the keys of other records.
+    fn keys(&self, database: Database) -> Vec<String> {
+        let own = self
+            .records
+            .iter()
+            .filter(|(number, ..)| Database::ALL[*number] == database);
+        own.map(|(_, key, _)| {
+            key.replace("/alice@example.com/", " ")
+                .replace("@example.org", "")
+        })
+        .collect()
+    }
+}
+
+fn policy(words: &[String], is_dry_run: bool) -> Policy {
+    let words = words.iter().map(OsString::from).chain(["--unix=/x".into()]);
+    let Ok(Invocation::Serve(settings)) = config::parse(&words.collect::<Vec<_>>()) else {
+        panic!("not served")
+    };
+    Policy {
+        rules: settings.rules.clone(),
+        texts: settings.texts.clone(),
+        whitelists: whitelists::load(&settings).whitelists,
+        is_dry_run,
+    }
+}
+
+fn through_the_policy(policy: &Policy, steps: &[Step], store: &mut dyn Store) -> Traces {
+    let (mails, ring) = (no_mails(), std::array::from_fn(|_| AtomicU64::new(0)));
+    let (held, instances) = (Held::new(&mails), Instances::new(&ring));
+    let mut newcomers = policy.rules.max_new.map(Newcomers::new);
+    let mut traces = Traces::default();
+    let mut reader = RequestReader::default();
+    for step in steps {
+        let octets = octets(step);
+        assert_eq!(reader.next_event(&mut &octets[..]), Some(Event::Request));
+        let request = reader.request();
+        let newcomers = newcomers.as_mut();
+        let (reply, log) = answer(policy, store, request, 0.0, held, instances, newcomers);
+        traces.replies.push(reply);
+        traces.log.extend(log);
+    }
+    traces.log.retain(|line| line.contains("action="));
+    traces.add_records(store);
+    traces
+}
+
+fn through_the_server(words: &[String], steps: &[Step]) -> Traces {
+    let dir = test_dir();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut server = Server::start(dir.path(), &words);
+    // Both workers answer.
+    let mut clients = [server.connect(), server.connect()];
+    let mut traces = Traces::default();
+    for (number, step) in steps.iter().enumerate() {
+        let client: &mut Client = &mut clients[number % 2];
+        traces.replies.push(client.try_ask(&octets(step)).unwrap());
+    }
+    drop(clients);
+    assert!(server.stop().success());
+    let log = server.log_text();
+    let lines = log.lines().filter(|line| line.contains("action="));
+    traces.log = lines.map(str::to_owned).collect();
+    traces.add_records(&mut server::open_store(&server.dbdir));
+    traces
+}
+
+fn lmdb(dir: &Path, map_size: usize) -> LmdbStore {
+    LmdbStore::new(LmdbOptions {
+        dir: dir.to_owned(),
+        map_size,
+        purpose: Purpose::WriteUnflushed,
+        patience: Duration::ZERO,
+    })
+}
+
+/// Plays a dialogue in all three ways, which have to agree; returns what it left.
+fn play(more: &[&str], steps: &[Step]) -> Traces {
+    let dir = test_dir();
+    let words = options(dir.path(), more);
+    let policy = policy(&words, false);
+    let traces = through_the_policy(&policy, steps, &mut MemoryStore::default());
+    for (step, reply) in steps.iter().zip(&traces.replies) {
+        assert!(reply.starts_with(step.5), "{more:?} {step:?}: {reply}");
+    }
+    let mut reasons = steps.iter().filter(|step| !step.6.is_empty());
+    for line in &traces.log {
+        let &(_, client, _, _, _, _, reason) = reasons.next().expect(line);
+        assert!(line.starts_with(&format!("action={reason}")), "{line}");
+        let client = format!("client_address={client},");
+        assert!(line.contains(&client), "{more:?} {line} is not of {client}");
+    }
+    assert_eq!(reasons.next(), None, "{more:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let of_lmdb = through_the_policy(&policy, steps, &mut lmdb(folder.path(), 1 << 22));
+    assert_eq!(of_lmdb, traces, "LMDB {more:?}");
+    assert_eq!(through_the_server(&words, steps), traces, "server {more:?}");
+    traces
+}
+
+/// In each hour two of a network, be it asked from whichever address; what is known
+/// goes on, and what had no record begins later.
+#[rustfmt::skip]
+const NETWORKS: &[Step] = &[
+    (0, "192.0.2.7", "unknown", "a", "RCPT", GREY, NEW),
+    (1, "192.0.2.8", "unknown", "b", "RCPT", GREY, NEW),
+    (2, "192.0.2.9", "unknown", "c", "RCPT", GREY, NEW),
+    (3, "2001:db8:1:2::7", "unknown", "a", "RCPT", GREY, NEW),
+    (3, "2001:db8:1:2::8", "unknown", "b", "RCPT", GREY, NEW),
+    (3, "2001:db8:1:2::9", "unknown", "c", "RCPT", GREY, NEW),
+    (10, "192.0.2.7", "unknown", "a", "RCPT", GREY, "greylist, reason=early-retry (290s missing)"),
+    (10, "192.0.2.9", "unknown", "c", "RCPT", GREY, NEW),
+    (10, "198.51.100.9", "unknown", "c", "RCPT", GREY, NEW),
+    (400, "192.0.2.9", "unknown", "a", "RCPT", PASS, FOUND),
+    (402, "192.0.2.9", "unknown", "c", "RCPT", GREY, NEW),
+    (410, "198.51.100.9", "unknown", "c", "RCPT", PASS, FOUND),
+    (3599, "192.0.2.9", "unknown", "c", "RCPT", GREY, NEW),
+    (3599, "192.0.2.9", "unknown", "b", "RCPT", "PREPEND", "pass, reason=triplet found, delay=3598"),
+    (3600, "192.0.2.9", "unknown", "c", "RCPT", GREY, NEW),
+    (3601, "192.0.2.9", "unknown", "d", "RCPT", GREY, NEW),
+    (3602, "192.0.2.9", "unknown", "e", "RCPT", GREY, NEW),
+    (4000, "192.0.2.9", "unknown", "c", "RCPT", PASS, FOUND),
+    (4000, "192.0.2.9", "unknown", "e", "RCPT", GREY, NEW),
+];
+
+#[test]
+fn what_is_new_beyond_is_greylisted_and_leaves_no_record() {
+    for compat in COMPATS {
+        for more in [&[][..], &["--lookup-by-domain"], &["--tarpit-per-message"]] {
+            let options = [&[compat, "--max-new=2"], more].concat();
+            let traces = play(&options, NETWORKS);
+            let keys = traces.keys(Database::Greylist);
+            let of = |start: &str| keys.iter().filter(|key| key.starts_with(start)).count();
+            let networks = [of("192.0.2.0 "), of("198.51.100.0 "), of("2001:db8:1:2")];
+            let ipv6 = match compat {
+                // Under the older rules each address is a client.
+                "--compat=targrey-1.34" => 3,
+                _ => 2,
+            };
+            assert_eq!(networks, [4, 1, ipv6], "{compat} {keys:?}");
+            assert!(!keys.iter().any(|key| key == "192.0.2.0 e"), "{keys:?}");
+        }
+    }
+}
+
+#[test]
+fn enough_changes_nothing() {
+    let dir = test_dir();
+    let traces = |more: &[&str]| {
+        let words = options(dir.path(), more);
+        let policy = policy(&words, false);
+        let pure = through_the_policy(&policy, NETWORKS, &mut MemoryStore::default());
+        assert_eq!(through_the_server(&words, NETWORKS), pure, "{more:?}");
+        pure
+    };
+    for compat in COMPATS {
+        let without = traces(&[compat]);
+        // The same mail has its header already.
+        assert_eq!(without.replies[10], "DUNNO");
+        assert_eq!(traces(&[compat, "--max-new=1000"]), without);
+        assert_eq!(traces(&[compat, "--max-new=0"]), without);
+    }
+}
+
+/// A pool is one client wherever its servers are, and not that of its network.
+#[rustfmt::skip]
+const POOL: &[Step] = &[
+    (0, "209.85.208.53", "mail-ed1-f53.google.com", "a", "RCPT", GREY, NEW),
+    (0, "74.125.82.50", "mail-wr1-f50.google.com", "b", "RCPT", GREY, NEW),
+    (1, "2001:db8::7", "mail-x.google.com", "c", "RCPT", GREY, NEW),
+    (1, "209.85.208.53", "unknown", "c", "RCPT", GREY, NEW),
+    (400, "74.125.82.50", "mail-wr1-f50.google.com", "c", "RCPT", GREY, NEW),
+    (400, "74.125.82.50", "mail-wr1-f50.google.com", "a", "RCPT", PASS, FOUND),
+];
+
+#[test]
+fn a_pool_is_counted_as_one_client() {
+    for compat in COMPATS {
+        let traces = play(&[compat, "--max-new=2", "--lookup-by-domain"], POOL);
+        let keys = traces.keys(Database::Greylist);
+        assert_eq!(keys, ["209.85.208.0 c", "google.com a", "google.com b"]);
+        let traces = play(
+            &[compat, "--max-new=2", "--lookup-by-domain", "--privacy"],
+            POOL,
+        );
+        assert_eq!(traces.keys(Database::Greylist).len(), 3);
+    }
+}
+
+const SLEEP: &str = "SLEEP 125";
+
+/// The tarpit goes by addresses: a network has as many there, and who leaves makes room.
+/// Without a record a client is held again, since it may be one that waits.
+#[rustfmt::skip]
+const TARPIT: &[Step] = &[
+    (0, "2001:db8:1:2::1", "unknown", "a", "RCPT", SLEEP, ""),
+    (0, "2001:db8:1:2::2", "unknown", "b", "RCPT", SLEEP, ""),
+    (0, "2001:db8:1:2::3", "unknown", "c", "RCPT", SLEEP, ""),
+    (1, "2001:db8:1:2::1", "unknown", "d", "RCPT", GREY, NEW),
+    (1, "2001:db8:1:2::3", "unknown", "c", "RCPT", SLEEP, ""),
+    // It waits, and is let in like others.
+    (126, "2001:db8:1:2::3", "unknown", "c", "DATA", "DUNNO", ""),
+    (126, "2001:db8:1:2::3", "unknown", "c", "RCPT", SLEEP, ""),
+    // One that has a record waits, and there is room for another.
+    (130, "2001:db8:1:2::2", "unknown", "", "DATA", "DUNNO", ""),
+    (131, "2001:db8:1:2::3", "unknown", "e", "RCPT", SLEEP, ""),
+    (132, "2001:db8:1:2::3", "unknown", "e", "RCPT", GREY, NEW),
+    (400, "2001:db8:1:2::4", "unknown", "a", "RCPT", PASS, FOUND),
+    (3600, "2001:db8:1:2::5", "unknown", "f", "RCPT", SLEEP, ""),
+    (3601, "2001:db8:1:2::5", "unknown", "g", "RCPT", GREY, NEW),
+];
+
+#[test]
+fn the_tarpit_has_room_for_as_many_addresses() {
+    // 1.34 has other networks of IPv6.
+    for compat in &COMPATS[..2] {
+        let options = [
+            compat,
+            "--max-new=2",
+            "--targrey",
+            "--auto-whitelist-clients=0",
+        ];
+        let traces = play(&options, TARPIT);
+        let of = |last: &str| format!("2001:db8:1:2::{last}");
+        assert_eq!(traces.keys(Database::Tarpit), ["1", "3", "5"].map(of));
+        let keys = traces.keys(Database::Greylist);
+        let network = |recipient| format!("2001:db8:1:2:0:0:0:0 {recipient}");
+        assert_eq!(keys, ["a", "b", "f", "g"].map(network), "{compat}");
+
+        // With the other option those who are held pass with further recipients.
+        let mut steps = TARPIT.to_vec();
+        for step in steps.iter_mut().skip(3) {
+            if step.4 == "RCPT" && (step.5 == GREY || step.5 == SLEEP) && step.0 < 3600 {
+                (step.5, step.6) = ("DUNNO", "pass, reason=held before");
+            }
+        }
+        if let Some(last) = steps.last_mut() {
+            (last.5, last.6) = ("DUNNO", "pass, reason=held before");
+        }
+        let once = play(&[&options[..], &["--tarpit-per-message"]].concat(), &steps);
+        assert_eq!(once.records, traces.records);
+    }
+}
+
+#[test]
+fn a_tarpit_without_records_answers_as_ever() {
+    let steps: Vec<Step> = NETWORKS[..3]
+        .iter()
+        .map(|step| {
+            let mut step = *step;
+            (step.5, step.6) = ("SLEEP 9, DEFER_IF_PERMIT", "");
+            step
+        })
+        .collect();
+    let traces = play(&["--max-new=2", "--tarpit=9"], &steps);
+    assert_eq!(
+        traces.keys(Database::Greylist),
+        ["192.0.2.0 a", "192.0.2.0 b"]
+    );
+}
+
+#[test]
+fn a_dry_run_records_and_logs_what_would_be() {
+    let dir = test_dir();
+    let words = options(dir.path(), &["--max-new=2"]);
+    let [wet, dry] = [false, true].map(|is_dry_run| {
+        let policy = policy(&words, is_dry_run);
+        through_the_policy(&policy, NETWORKS, &mut MemoryStore::default())
+    });
+    assert!(dry.replies.iter().all(|reply| reply == "DUNNO"));
+    assert_eq!((dry.log, &dry.records), (wet.log, &wet.records));
+    let dry = options(dir.path(), &["--max-new=2", "-n"]);
+    assert_eq!(through_the_server(&dry, NETWORKS).records, wet.records);
+}
+
+/// All in one transaction, some of them twice; of one client and of another.
+#[test]
+fn a_batch_is_counted_one_by_one_and_once() {
+    // Long keys: the map of the second store is too small and grows on the way.
+    let key = |number: usize| format!("192.0.2.0/{}/{number:0400}", number % 2).into_bytes();
+    let keys: Vec<Vec<u8>> = (0..6000).map(|number| key(number / 2)).collect();
+    let mut newcomers = Newcomers::new(2000);
+    let mut commands: Vec<Command> = keys
+        .iter()
+        .enumerate()
+        .map(|(number, triplet)| Command {
+            now: Now::new(1e9, None),
+            triplet,
+            allowance: Allowance {
+                network: if number % 6 == 0 { b"other" } else { b"flood" },
+                ..Allowance::UNLIMITED
+            },
+            ..Command::PING
+        })
+        .collect();
+    commands
+        .iter_mut()
+        .for_each(|command| newcomers.allow(command));
+    let folder = tempfile::tempdir().unwrap();
+    let mut small = lmdb(folder.path(), 1 << 20);
+    let mut memory = MemoryStore::default();
+    let stores: [&mut dyn Store; 2] = [&mut small, &mut memory];
+    let rules = Rules::default();
+    let [of_lmdb, of_memory] = stores.map(|store| {
+        let mut outcomes = Vec::new();
+        let report = store.apply_batch(&rules, &commands, &mut outcomes).unwrap();
+        let mut records = 0;
+        let mut count = |_: postgrey::store::Entry<'_>| {
+            records += 1;
+            ControlFlow::Continue(())
+        };
+        assert!(store.scan(Database::Greylist, None, &mut count).unwrap());
+        (outcomes, records, report.has_grown)
+    });
+    assert_eq!((of_lmdb.2, of_memory.2), (true, false));
+    assert_eq!((&of_lmdb.0, of_lmdb.1), (&of_memory.0, of_memory.1));
+    // 1000 are of the other, and of 2000 of the flood's all are recorded.
+    let made = |network: &[u8]| {
+        let own = commands.iter().zip(&of_lmdb.0);
+        let own = own.filter(|(command, outcome)| {
+            command.allowance.network == network && outcome.triplet == Addition::Made
+        });
+        own.count()
+    };
+    assert_eq!((made(b"other"), made(b"flood")), (1000, 2000));
+    assert_eq!(of_lmdb.1, 3000);
+    for (command, outcome) in commands.iter().zip(&of_lmdb.0) {
+        newcomers.note(command, outcome);
+    }
+    let left = |newcomers: &Newcomers, network: &'static [u8]| {
+        let mut command = commands[0];
+        command.allowance.network = network;
+        newcomers.allow(&mut command);
+        command.allowance.triplets
+    };
+    assert_eq!(
+        (left(&newcomers, b"other"), left(&newcomers, b"flood")),
+        (1000, 0)
+    );
+}
+
+const FLOOD: usize = 200;
+
+/// Many clients of one network at once; each asks once.
+fn flood(round: usize, clients: &mut [Client]) {
+    std::thread::scope(|scope| {
+        for (number, client) in clients.iter_mut().enumerate() {
+            scope.spawn(move || {
+                let reply = client.ask(&[
+                    ("client_address", &format!("192.0.2.{number}")),
+                    ("sender", &format!("x{round}y{number}z@example.com")),
+                ]);
+                assert!(reply.starts_with("DEFER_IF_PERMIT "), "{reply}");
+            });
+        }
+    });
+}
+
+fn connect(server: &Server) -> Vec<Client> {
+    (0..FLOOD).map(|_| server.connect()).collect()
+}
+
+#[test]
+fn many_at_once_are_counted_one_by_one_and_said_once_a_minute() {
+    let dir = test_dir();
+    let server = Server::start(dir.path(), &["--max-new=50", "--quiet"]);
+    let mut clients = connect(&server);
+    for round in 0..3 {
+        flood(round, &mut clients);
+    }
+    assert_eq!(server.records(Database::Greylist).len(), 50);
+    // Others go on as ever.
+    let others = [("client_address", "198.51.100.7")];
+    assert!(clients[0].ask(&others).starts_with("DEFER_IF_PERMIT "));
+    assert_eq!(server.records(Database::Greylist).len(), 51);
+    server.signal(Signal::SIGUSR1);
+    server.wait_for_log(
+        "greylist_new=601 greylist_early_retry=0 not_recorded=550 ",
+        1,
+    );
+    let text = server.log_text();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("more were not made"))
+        .collect();
+    let expected = "the client 192.0.2.0 has had 50 new records in an hour: 1 more were not made";
+    assert_eq!(lines, [expected]);
+}
+
+#[test]
+fn a_new_writer_and_a_new_server_begin_anew() {
+    let dir = test_dir();
+    let mut server = Server::start(dir.path(), &["--max-new=20", "--sync=none"]);
+    let mut records = 0;
+    let mut expect = |server: &Server, more| {
+        records += more;
+        assert_eq!(server.records(Database::Greylist).len(), records);
+    };
+    let mut clients = connect(&server);
+    flood(0, &mut clients);
+    expect(&server, 20);
+    let children = server.wait_for_children(3);
+    kill(children[0], Signal::SIGKILL).unwrap();
+    server.wait_for_log("starting another", 1);
+    wait_until("a new writer", || server.children().len() == 3);
+    flood(1, &mut clients);
+    expect(&server, 20);
+    drop(clients);
+    assert!(server.stop().success());
+    server.start_again();
+    flood(2, &mut connect(&server));
+    expect(&server, 20);
+}
+
+#[test]
+fn each_session_of_spawn_counts_for_itself() {
+    let dir = test_dir();
+    let ask = |client: &mut Client, recipient: &str| {
+        let reply = client.ask(&[("recipient", &format!("{recipient}@example.org"))]);
+        assert!(reply.starts_with("DEFER_IF_PERMIT "), "{reply}");
+    };
+    let mut sessions = [0, 1].map(|_| spawn(dir.path(), &["--max-new=2"]));
+    for (number, session) in sessions.iter_mut().enumerate() {
+        for recipient in 0..4 {
+            ask(&mut session.client, &format!("{number}.{recipient}"));
+        }
+    }
+    for mut session in sessions {
+        drop(session.client);
+        assert!(session.child.wait().unwrap().success());
+    }
+    let keys: Vec<String> = server::records(&dir.path().join("db"), Database::Greylist)
+        .into_keys()
+        .map(|key| String::from_utf8(key).unwrap())
+        .collect();
+    let recipients: Vec<&str> = keys
+        .iter()
+        .map(|key| key.rsplit('/').next().unwrap())
+        .collect();
+    let expected = ["0.0", "0.1", "1.0", "1.1"].map(|user| format!("{user}@example.org"));
+    assert_eq!(recipients, expected);
+}
