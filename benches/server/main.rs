@@ -11,6 +11,7 @@
 //! cargo bench --bench server -- all rounds=3            every mix; takes long
 //! cargo bench --bench server -- storm                   200 connections at once
 //! cargo bench --bench server -- expiry                  while records expire
+//! cargo bench --bench server -- flood=1000000           of one network, and the others
 //! cargo bench --bench server -- sessions=10,50 tcp,unix behind a real Postfix
 //! ```
 //!
@@ -19,6 +20,7 @@
 //! part in the figures. More in `benches/README.md`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod flood;
 #[path = "../../tests/postfix/instance.rs"]
 mod instance;
 mod load;
@@ -90,6 +92,9 @@ fn run(arguments: &[String]) -> io::Result<()> {
     }
     if selection.has_expiry {
         measure::measure_expiry()?;
+    }
+    if let Some(triplets) = selection.flood {
+        flood::measure_flood(triplets)?;
     }
     if !selection.sessions.is_empty() {
         let transports = &selection.session_transports;

@@ -19,6 +19,8 @@ pub struct Selection {
     pub tables: Vec<Table>,
     pub has_storm: bool,
     pub has_expiry: bool,
+    /// How many triplets a flood has.
+    pub flood: Option<u64>,
     /// Numbers of SMTP sessions behind a real Postfix.
     pub sessions: Vec<usize>,
     /// How its smtpds come to the server.
@@ -34,7 +36,7 @@ pub const USAGE: &str = "arguments, each a list with commas:
   tcp,unix                                  transports
   postgrey,null,original                    servers
   workers=1,2,4,8   sync=commit,none   triplets=0,1000000   idle=0,2000
-  storm   expiry   sessions=10,50 (behind Postfix)   all   rounds=5   seconds=0.5";
+  storm   expiry   flood=1000000   sessions=10,50 (behind Postfix)   all   rounds=5   seconds=0.5";
 
 /// The selection of these arguments; none: the default one.
 pub fn select(arguments: &[String]) -> Result<Selection, String> {
@@ -42,6 +44,7 @@ pub fn select(arguments: &[String]) -> Result<Selection, String> {
         tables: Vec::new(),
         has_storm: false,
         has_expiry: false,
+        flood: None,
         sessions: Vec::new(),
         session_transports: vec![Transport::Tcp],
         rounds: 5,
@@ -55,6 +58,9 @@ pub fn select(arguments: &[String]) -> Result<Selection, String> {
                 ("", "storm") => set(&mut selection.has_storm),
                 ("", "expiry") => set(&mut selection.has_expiry),
                 ("", "all") => axes.take_all(),
+                ("flood", _) => value
+                    .parse()
+                    .is_ok_and(|n| put(&mut selection.flood, Some(n))),
                 ("sessions", _) => add_sessions(&mut selection.sessions, value),
                 ("rounds", _) => value.parse().is_ok_and(|n| put(&mut selection.rounds, n)),
                 ("seconds", _) => value.parse().is_ok_and(|n| put(&mut selection.seconds, n)),
@@ -71,7 +77,11 @@ pub fn select(arguments: &[String]) -> Result<Selection, String> {
     }
     if axes != Axes::default() {
         selection.tables.push(axes.table());
-    } else if !selection.has_storm && !selection.has_expiry && selection.sessions.is_empty() {
+    } else if !selection.has_storm
+        && !selection.has_expiry
+        && selection.flood.is_none()
+        && selection.sessions.is_empty()
+    {
         selection.tables = default_tables();
         (selection.has_storm, selection.has_expiry) = (true, true);
         selection.sessions = vec![50];
