@@ -14,10 +14,11 @@ use divan::{Bencher, black_box};
 use postgrey::config::settings::Settings;
 use postgrey::config::whitelists;
 use postgrey::policy::apply::Reading;
-use postgrey::policy::command::{Allowance, Command, Counting, Now, Outcome, Verdict};
+use postgrey::policy::command::{Addition, Allowance, Command, Counting, Now, Outcome, Verdict};
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings};
 use postgrey::policy::held::Held;
 use postgrey::policy::instances::Instances;
+use postgrey::policy::newcomers::Newcomers;
 use postgrey::policy::request::{Attribute, Event, Request, RequestReader};
 use postgrey::policy::rules::{Compat, Rules};
 use postgrey::policy::triplet::Keys;
@@ -226,6 +227,26 @@ fn find_held_mail(bencher: Bencher) {
             missing: 300.0,
         });
         assert!(matches!(found, Decision::HeldBefore(_)));
+    });
+}
+
+/// What `--max-new` adds for a new triplet at the writer, with a full table.
+#[divan::bench(min_time = 0.2)]
+fn count_newcomer(bencher: Bencher) {
+    let mut newcomers = Newcomers::new(u32::MAX);
+    let networks: Vec<Vec<u8>> = (0..Newcomers::MOST)
+        .map(|number| format!("10.{}.{}.0", number / 256, number % 256).into_bytes())
+        .collect();
+    let outcome = Outcome {
+        triplet: Addition::Made,
+        ..Outcome::default()
+    };
+    let mut next = networks.iter().cycle();
+    bencher.bench_local(|| {
+        let mut command = Command::PING;
+        command.allowance.network = next.next().unwrap_or(&networks[0]);
+        newcomers.allow(&mut command);
+        newcomers.note(&command, black_box(&outcome))
     });
 }
 

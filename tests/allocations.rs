@@ -342,6 +342,7 @@ fn no_client_of_a_pool_allocates() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = Settings::default();
     settings.rules.by_domain = true;
+    settings.rules.max_new = Some(1000);
     let mut process = Process::new(folder.path(), &settings);
     for round in 0..2 {
         for name in [
