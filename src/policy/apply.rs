@@ -41,7 +41,7 @@ pub fn apply_all<R: Records>(
     let start = outcomes.len();
     for (index, command) in commands.iter().enumerate() {
         let before = commands.iter().zip(&outcomes[start..]);
-        let command = match is_allowed(command, index) {
+        let command = match is_sure(command, index) {
             true => *command,
             false => reduce_allowance(command, before),
         };
@@ -50,12 +50,12 @@ pub fn apply_all<R: Records>(
     Ok(())
 }
 
-/// True if the client's allowance is enough for this command, whatever those before it
-/// have recorded.
-fn is_allowed(command: &Command, before: usize) -> bool {
+/// True if the client's allowance says the same for this command, whatever those before
+/// it have recorded: it is used up, or enough for all.
+fn is_sure(command: &Command, before: usize) -> bool {
+    let is_sure = |left: u32| left == 0 || usize::try_from(left).is_ok_and(|left| left > before);
     let allowance = command.allowance;
-    let left = allowance.triplets.min(allowance.tarpit);
-    allowance.network.is_empty() || usize::try_from(left).is_ok_and(|left| left > before)
+    allowance.network.is_empty() || (is_sure(allowance.triplets) && is_sure(allowance.tarpit))
 }
 
 /// The command with what those of the same client have left of the allowance.

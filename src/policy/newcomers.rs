@@ -73,13 +73,13 @@ impl Newcomers {
     pub fn note(&mut self, command: &Command, outcome: &Outcome) -> Option<u64> {
         let network = command.allowance.network;
         let additions = [outcome.triplet, outcome.tarpit];
-        let is_nothing = additions.iter().all(|&of| of == Addition::None);
-        if network.is_empty() || is_nothing {
-            return None;
-        }
         let now = command.now.seconds;
         let is_known = |own: &Period| own.includes(now);
         if !self.clients.get(network).is_some_and(is_known) {
+            let is_new = |&of: &Addition| matches!(of, Addition::Made | Addition::LeftOut);
+            if network.is_empty() || !additions.iter().any(is_new) {
+                return None;
+            }
             self.make_room(now);
             let new = Period {
                 begin: now,
@@ -205,9 +205,17 @@ mod tests {
             (own.allowance.triplets, own.allowance.tarpit)
         };
         assert_eq!(note(Addition::Undone), (2, 2));
+        assert_eq!(note(Addition::None), (2, 2));
         assert_eq!(note(Addition::Made), (2, 1));
         assert_eq!(note(Addition::Made), (2, 0));
         assert_eq!(note(Addition::Undone), (2, 1));
+        // Who has had nothing new takes no place.
+        let outcome = Outcome {
+            tarpit: Addition::Undone,
+            ..Outcome::default()
+        };
+        table.note(&command(b"b", 5.0), &outcome);
+        assert_eq!(table.clients.len(), 1);
     }
 
     #[test]
