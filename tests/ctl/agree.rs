@@ -401,9 +401,7 @@ fn further_recipient(
     let is_told = said.decision.contains("passes if its mail was held");
     assert_eq!(is_told, holds_once && is_greylisted, "{}", said.decision);
     let is_limited = (1..4).any(|limit| has(&format!("--max-new={limit}")));
-    let is_new = said
-        .decision
-        .starts_with("greylisted: first seen in this second");
+    let is_new = is_greylisted && said.triplet.ends_with(": no record");
     let is_told = said.decision.contains("(--max-new)");
     assert!(is_limited || !is_told, "{}", said.decision);
     assert!(is_told || !(is_limited && is_new), "{}", said.decision);
