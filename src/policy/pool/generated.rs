@@ -41,7 +41,11 @@ fn is_run_together(name: &[u8], octets: [u8; 4]) -> bool {
     let mut text = Text::default();
     text.has(name, format_args!("{a}{b}{c}{d}"))
         || octets.windows(ENOUGH).any(|pair| {
-            text.has(name, format_args!("{:03}{:03}", pair[0], pair[1]))
+            // Fewer digits stand together in many names.
+            (pair.iter().all(|&octet| octet >= 10)
+                && pair.iter().any(|&octet| octet >= 100)
+                && text.has(name, format_args!("{}{}", pair[0], pair[1])))
+                || text.has(name, format_args!("{:03}{:03}", pair[0], pair[1]))
                 || text.has(name, format_args!("{:02x}{:02x}", pair[0], pair[1]))
         })
 }
@@ -130,6 +134,10 @@ mod tests {
             ("line183161226079.example.net", "79.226.161.183", true),
             ("line79226161183.example.net", "79.226.161.183", true),
             ("4f-e2-a1-b7.example.net", "79.226.161.183", true),
+            ("mail.ip79226.example.net", "79.226.161.183", true),
+            ("mail.ip22679.example.net", "79.226.161.183", true),
+            ("mail1226.example.net", "12.26.161.183", false),
+            ("mail1001.example.net", "100.1.161.183", false),
             ("pool-b7a1e24f.example.net", "79.226.161.183", true),
             ("mail-ed1-f53.example.com", "209.85.208.53", false),
             (
