@@ -19,11 +19,12 @@ use crate::policy::number::{number_of_text, push_number};
 use crate::policy::pool::objection_to_domain;
 use crate::policy::record::{ClientRecord, Database, TripletRecord};
 use crate::policy::rules::Rules;
+use crate::policy::whitelist::SourceLine;
 use crate::store::lmdb::LmdbStore;
 use crate::store::{Store, StoreError};
 use crate::sys::clock;
 
-/// `add client ADDRESS`.
+/// `add client ADDRESS|DOMAIN`.
 pub fn add(words: &Words) -> Result<(), Failure> {
     if words.operand(0) != b"client" {
         return Err(Failure::usage(
@@ -41,10 +42,7 @@ pub fn add(words: &Words) -> Result<(), Failure> {
     let Known { domain, suspicion } = Known::of(&settings, words.operand(1), b"");
     refuse_useless_domain(&settings, words.operand(1), &domain)?;
     if let Some(source) = suspicion {
-        let client = escaped(words.operand(1));
-        return Err(Failure::error(format!(
-            "{client} is suspect, and never on the auto-whitelist: {source}"
-        )));
+        return Err(suspect(words.operand(1), &source));
     }
     let keys = Named {
         address: match domain.is_empty() {
@@ -86,11 +84,25 @@ fn one_address(text: &[u8]) -> Result<&[u8], Failure> {
     }
 }
 
+/// That this line makes a client suspect.
+fn suspect(client: &[u8], source: &SourceLine) -> Failure {
+    let client = escaped(client);
+    Failure::error(format!(
+        "{client} is suspect, and never on the auto-whitelist: {source}"
+    ))
+}
+
 /// Fails for a domain that the server would never look for.
 fn refuse_useless_domain(settings: &Settings, text: &[u8], domain: &[u8]) -> Result<(), Failure> {
     let is_name = text.iter().any(u8::is_ascii_alphabetic) && !text.contains(&b':');
-    if !settings.rules.by_domain || !is_name {
+    if !is_name {
         return Ok(());
+    }
+    let shown = escaped(text);
+    if !settings.rules.by_domain {
+        return Err(Failure::error(format!(
+            "\"{shown}\" is no address, and a domain needs --lookup-by-domain"
+        )));
     }
     if domain.is_empty() {
         return match objection_to_domain(text) {
@@ -98,12 +110,13 @@ fn refuse_useless_domain(settings: &Settings, text: &[u8], domain: &[u8]) -> Res
             None => Ok(()),
         };
     }
-    let pools = whitelists::load(settings).whitelists.pools;
-    match pools.as_ref().and_then(|pools| pools.exclusion(domain)) {
-        Some(source) => {
-            let domain = String::from_utf8_lossy(domain);
-            Err(Failure::error(format!("{domain} is no pool: {source}")))
-        }
+    let lists = whitelists::load(settings).whitelists;
+    if let Some(source) = lists.pools.as_ref().and_then(|own| own.exclusion(domain)) {
+        return Err(Failure::error(format!("{shown} is no pool: {source}")));
+    }
+    let suspects = lists.suspects.as_ref();
+    match suspects.and_then(|own| own.match_name(domain)) {
+        Some(source) => Err(suspect(text, source)),
         None => Ok(()),
     }
 }
@@ -143,7 +156,7 @@ pub fn delete(words: &Words) -> Result<(), Failure> {
         (_, 2) => client_keys(&named, rules, &first)?,
         _ => {
             return Err(Failure::usage(
-                "Usage: postgreyctl delete client ADDRESS | tarpit ADDRESS | \
+                "Usage: postgreyctl delete client ADDRESS|DOMAIN | tarpit ADDRESS | \
                  triplet CLIENT SENDER RECIPIENT | triplet KEY",
             ));
         }
@@ -168,7 +181,7 @@ fn client_keys(named: &Named, rules: &Rules, text: &[u8]) -> Result<Vec<Vec<u8>>
     Ok(vec![text.to_ascii_lowercase(), text.to_vec()])
 }
 
-/// `forget ADDRESS`: its records on the auto-whitelist and in the tarpit, and
+/// `forget ADDRESS|DOMAIN`: its records on the auto-whitelist and in the tarpit, and
 /// the triplets that are its own or that it used last.
 pub fn forget(words: &Words) -> Result<(), Failure> {
     let settings = server_options::settings(words)?;
@@ -243,7 +256,7 @@ fn remove(store: &mut LmdbStore, targets: Vec<(Database, Vec<u8>)>) -> Result<us
     Ok(count)
 }
 
-/// `pass SENDER RECIPIENT [ADDRESS]`: the triplet is written as one that has
+/// `pass SENDER RECIPIENT [ADDRESS|DOMAIN]`: the triplet is written as one that has
 /// waited and was let through.
 pub fn pass(words: &Words) -> Result<(), Failure> {
     let settings = server_options::settings(words)?;

@@ -17,7 +17,8 @@ use crate::sys::errors::describe;
 /// Octets of the longest file that is read.
 const MOST_OCTETS: u64 = 64 << 20;
 
-/// What was read, and what is wrong with it.
+/// What was read, and what is wrong with it. Of lists that contradict each other
+/// [`Whitelists::contradictions`] tells, for those who say it.
 pub struct Loaded {
     /// The lists, without the lines and files that could not be used.
     pub whitelists: Whitelists,
@@ -69,13 +70,6 @@ pub fn load(settings: &Settings) -> Loaded {
     if let Some(pools) = &mut lists.pools {
         let add = |name: &str, text: &[u8]| pools.add_file(name, text);
         read_files(&settings.pool_domains, all, add);
-    }
-    if let Some(suspects) = &lists.suspects {
-        let beaten = suspects.inside(&lists.clients).into_iter();
-        problems.extend(beaten.map(|(suspect, whitelisted)| Problem {
-            text: format!("{suspect}: {whitelisted} whitelists it, and wins"),
-            is_fatal: false,
-        }));
     }
     Loaded {
         whitelists: lists,

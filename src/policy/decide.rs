@@ -14,7 +14,7 @@ use super::rules::{Compat, Rules, Texts};
 use super::s25r::Exceptions;
 use super::text::{make_sendable, push_greylist_text, push_header};
 use super::triplet::Keys;
-use super::whitelist::{ClientList, MailAddressList, SourceLine};
+use super::whitelist::{ClientList, Complaint, MailAddressList, SourceLine};
 
 /// The attributes that the rules of 1.37 want, in the order they are missed.
 const NEEDED: [Attribute; 4] = [
@@ -57,6 +57,19 @@ impl Whitelists {
             s25r: None,
             pools: None,
         }
+    }
+
+    /// Entries that another list beats whole, so that they do nothing.
+    pub fn contradictions(&self) -> Vec<Complaint> {
+        let suspects = self.suspects.iter();
+        let beaten = suspects.flat_map(|list| list.inside(&self.clients));
+        let told = beaten.map(|(suspect, whitelisted)| Complaint {
+            source: suspect,
+            why: format!("{whitelisted} whitelists it, and wins"),
+            fatal: false,
+        });
+        let pools = self.pools.iter().flat_map(Pools::contradictions);
+        told.chain(pools).collect()
     }
 
     /// How many entries they have, for the log.

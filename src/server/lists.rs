@@ -15,6 +15,11 @@ pub fn load_policy(settings: &Settings, log: &Log) -> Policy {
             log.complain(&problem.text);
         }
     }
+    if !settings.spawn {
+        for complaint in loaded.whitelists.contradictions() {
+            log.complain(&complaint.to_string());
+        }
+    }
     Policy {
         rules: settings.rules.clone(),
         texts: settings.texts.clone(),
@@ -30,6 +35,9 @@ pub fn reload_first(settings: &Settings, policy: &mut Policy, log: &Log) -> bool
     let loaded = whitelists::load(settings);
     for problem in &loaded.problems {
         log.write(Level::Warning, problem.text.as_bytes());
+    }
+    for complaint in loaded.whitelists.contradictions() {
+        log.write(Level::Warning, complaint.to_string().as_bytes());
     }
     if loaded.problems.iter().any(|problem| problem.is_fatal) {
         let line = b"whitelists not reloaded: the old ones stay in use";

@@ -125,6 +125,11 @@ fn lists_that_options_name_are_checked() {
         assert!(note.starts_with(&format!("note: {told}")), "{note}\n{told}");
     }
     assert_eq!(status, 0);
+    // A pool that a line excludes.
+    let (pools, pools_file) = list("pool-domains", "!amazonaws.com\nmx.com\namazonaws.com\n");
+    let (status, notes) = check(&["--lookup-by-domain".into(), pools]);
+    let told = format!("note: {pools_file} line 3: {pools_file} line 1 excludes it, and wins");
+    assert_eq!((status, notes), (0, vec![told]));
     // A list of its own says nothing of the other.
     let (status, notes) = check(&[suspects]);
     assert_eq!((status, notes.len()), (0, 1), "{notes:#?}");

@@ -40,8 +40,19 @@ fn an_added_client_passes() {
             .starts_with(b"77,1")
     );
     let said = ctl(dir.path(), &["add", "client", "mail.example"]).failed(2);
-    assert_eq!(said, "ERROR: \"mail.example\" is no address\n");
+    assert_eq!(said, NEEDS_OPTION);
+    let older = [
+        "add",
+        "client",
+        "mail.example",
+        "--",
+        "--compat=targrey-1.34",
+    ];
+    assert_eq!(ctl(dir.path(), &older).failed(2), NEEDS_OPTION);
 }
+
+const NEEDS_OPTION: &str =
+    "ERROR: \"mail.example\" is no address, and a domain needs --lookup-by-domain\n";
 
 #[test]
 fn a_network_is_added_only_where_it_is_one_address() {
@@ -251,6 +262,20 @@ fn a_pool_is_added_listed_and_forgotten_by_its_domain() {
     ];
     let said = ctl(dir.path(), &words).failed(2);
     assert!(said.contains("example.com is no pool: "), "{said}");
+    let suspects = dir.path().join("suspects");
+    std::fs::write(&suspects, "mx.example.org\nexample.com\n").unwrap();
+    let option = format!("--suspect-clients={}", suspects.display());
+    let run_suspect = |client: &str| {
+        let more = [&domain[..], &[&option]].concat();
+        ctl(
+            dir.path(),
+            &[&["add", "client", client], &more[..]].concat(),
+        )
+    };
+    let said = run_suspect("example.org");
+    assert_eq!(said.ok(), "added to clients: example.org\n");
+    let said = run_suspect("example.com").failed(2);
+    assert!(said.contains("example.com is suspect, and never"), "{said}");
     // Without the option a domain is no client.
     assert_eq!(ctl(dir.path(), &["add", "client", "example.com"]).status, 2);
 }

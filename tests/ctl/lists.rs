@@ -166,6 +166,27 @@ fn the_lists_that_decide_are_named() {
     assert!(!text.contains("\nsuspect "), "{text}");
 }
 
+/// By what a client is known is told also where a list decides before it is looked for.
+#[test]
+fn the_domain_of_a_client_on_a_list_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("clients");
+    std::fs::write(&list, "mx.example.com\n").unwrap();
+    let option = format!("--whitelist-clients={}", list.display());
+    let words = [
+        "explain",
+        "--client-address=192.0.2.7",
+        "--client-name=mx.example.com",
+        "--",
+        "--lookup-by-domain",
+        "--pool-domains=/dev/null",
+        &option,
+    ];
+    let text = ctl(dir.path(), &words).ok();
+    let told = "\nknown by     example.com: the name was given to a server\n";
+    assert!(text.contains(told), "{text}");
+}
+
 /// A list that was changed after the server has read it is named.
 #[test]
 fn a_changed_list_of_an_option_is_named() {

@@ -49,6 +49,9 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     for problem in &loaded.problems {
         complain(&problem.text);
     }
+    for complaint in loaded.whitelists.contradictions() {
+        complain(&complaint.to_string());
+    }
     let policy = Policy {
         rules: settings.rules,
         texts: settings.texts,
@@ -70,14 +73,16 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     if let Some(source) = case.opt_in() {
         text.item("opted in", &with_text(source))?;
     }
+    // Where a list decides, no keys are made.
+    let mut domain = Vec::new();
     if let Some(source) = policy.suspicion(case.request()) {
         text.item("suspect", &with_text(source))?;
         text.item(
             "known by",
             "its whole address, and not on the auto-whitelist",
         )?;
-    } else if let Some(known_by) = policy.known_by(case.request(), &mut Vec::new()) {
-        text.item("known by", &known_by_text(known_by, &case))?;
+    } else if let Some(known_by) = policy.known_by(case.request(), &mut domain) {
+        text.item("known by", &known_by_text(known_by, &domain))?;
     }
     text.show_records(&policy.rules, &case, now)?;
     let mut memory = case.memory();
@@ -208,8 +213,8 @@ fn s25r_judgement((verdict, reason): (s25r::Verdict, s25r::Reason)) -> String {
 }
 
 /// By what the client is known under `--lookup-by-domain`, and why.
-fn known_by_text(known_by: KnownBy, case: &Case) -> String {
-    let domain = escaped(&case.keys.domain);
+fn known_by_text(known_by: KnownBy, domain: &[u8]) -> String {
+    let domain = escaped(domain);
     match known_by {
         KnownBy::ListedDomain(source) => format!("{domain}: {}", with_text(source)),
         KnownBy::Domain => format!("{domain}: the name was given to a server"),

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::s25r::Exceptions;
-use super::whitelist::{Complaint, SourceLine, with_lower_case};
+use super::whitelist::{Complaint, SourceLine, strip_mark, with_lower_case};
 use generated::is_generated;
 
 /// Octets of the longest name. A longer text would be cut, and its end chosen by
@@ -60,6 +60,10 @@ impl Pools {
     pub fn add_file(&mut self, file: &str, text: &[u8]) -> Vec<Complaint> {
         let file: Rc<str> = file.into();
         let mut complaints = Vec::new();
+        let (text, has_mark) = strip_mark(text);
+        if has_mark {
+            complaints.push(Complaint::of_mark(SourceLine::new(&file, 1)));
+        }
         for (index, line) in text.split(|&octet| octet == b'\n').enumerate() {
             let line = line
                 .split(|&octet| octet == b'#')
@@ -89,6 +93,24 @@ impl Pools {
                 }),
             }
         }
+        complaints
+    }
+
+    /// Each listed domain that is excluded, too, about its line.
+    pub fn contradictions(&self) -> Vec<Complaint> {
+        let beaten = self.listed.iter().filter_map(|(domain, source)| {
+            let excluded = self.exclusion(domain)?;
+            Some(Complaint {
+                source: source.clone(),
+                why: format!("{excluded} excludes it, and wins"),
+                fatal: false,
+            })
+        });
+        let mut complaints: Vec<Complaint> = beaten.collect();
+        complaints.sort_by(|a, b| {
+            let place = |own: &Complaint| (Rc::clone(&own.source.file), own.source.line);
+            place(a).cmp(&place(b))
+        });
         complaints
     }
 
@@ -190,12 +212,12 @@ fn is_name(text: &[u8]) -> bool {
 
 /// Why a line is left out.
 fn objection(domain: &[u8], is_pool: bool) -> Option<String> {
-    let shown = String::from_utf8_lossy(domain);
+    let shown = domain.escape_ascii();
     match domain_of(domain) {
         // Exclusions may stand at any level.
         None if is_pool => Some(format!("\"{shown}\" is no domain below a public suffix")),
         Some(own) if is_pool && own != domain => {
-            let own = String::from_utf8_lossy(own);
+            let own = own.escape_ascii();
             Some(format!("\"{shown}\" is known as {own}: give that"))
         }
         _ if !is_name(domain) => Some(format!("\"{shown}\" is no domain")),
@@ -322,6 +344,43 @@ mod tests {
             );
             assert!(matches!(judged, KnownBy::Excluded(_)), "{judged:?}");
         }
+    }
+
+    #[test]
+    fn a_listed_domain_that_is_excluded_is_told() {
+        let mut pools = Pools::default();
+        let text = b"b.com\nc.com\n!b.com\na.net\n!net\n!mail.c.com\n";
+        assert_eq!(pools.add_file("f", text), []);
+        let told: Vec<String> = pools
+            .contradictions()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "f line 1: f line 3 excludes it, and wins",
+                "f line 4: f line 5 excludes it, and wins",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_taken_off_and_what_is_hidden_is_shown() {
+        let mut pools = Pools::default();
+        let text = b"\xef\xbb\xbfoutlook.com\r\ngoo\0gle.com\nb\xe2\x80\x8b.com";
+        let complaints = pools.add_file("f", text);
+        let told: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "f line 1: the byte order mark in front is taken off",
+                "f line 2: \"goo\\x00gle.com\" is no domain below a public suffix",
+                "f line 3: \"b\\xe2\\x80\\x8b.com\" is no domain below a public suffix",
+            ]
+        );
+        assert_eq!(complaints.iter().filter(|told| told.fatal).count(), 2);
+        assert_eq!(pools.len(), 1);
     }
 
     #[test]

@@ -8,6 +8,9 @@ use ipnet::Ipv6Net;
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
 
+/// Names times patterns that are tried one by one, at most: more take seconds.
+const MOST_TRIES: usize = 1_000_000;
+
 impl ClientList {
     /// Each entry whose clients another list has, too: where it stands here and there.
     /// Names and addresses are looked for there; a pattern is found if the other list
@@ -15,8 +18,16 @@ impl ClientList {
     pub fn inside(&self, other: &ClientList) -> Vec<(SourceLine, SourceLine)> {
         let mut pairs = self.addresses.inside(&other.addresses);
         pairs.extend(self.patterns.same_as(&other.patterns));
+        let tries = self
+            .names
+            .len()
+            .saturating_mul(other.patterns.backtracking.len());
+        let find_pattern = |name| match tries > MOST_TRIES {
+            true => other.patterns.find_linear(name),
+            false => other.patterns.find(name),
+        };
         pairs.extend(self.names.iter().filter_map(|(name, &rank)| {
-            let there = other.find_name(name).or_else(|| other.patterns.find(name));
+            let there = other.find_name(name).or_else(|| find_pattern(name));
             Some((rank, there?))
         }));
         pairs.sort_unstable();
@@ -125,6 +136,13 @@ mod tests {
             assert_eq!(lines_of(compat, own, own).len(), 9, "{compat:?}");
             assert_eq!(lines_of(compat, own, ""), []);
         }
+        // Too many to try.
+        let names: String = (0..=1000).map(|n| format!("mail-{n}.example\n")).collect();
+        let look_around: String = (0..1000).map(|n| format!("/(?=mail-{n}\\.)/\n")).collect();
+        let few = look_around.lines().take(9).collect::<Vec<_>>().join("\n");
+        let compat = Compat::Targrey137;
+        assert_eq!(lines_of(compat, &names, &few).len(), 9);
+        assert_eq!(lines_of(compat, &names, &look_around), []);
         let prefixes = "10\n192.0.2\n2001:db8:\n";
         let own = "10.1\n10.1.0.0/16\n192.0.2.128/25\n192.0.0.0/16\n2001:db8::1\n9";
         let told = lines_of(Compat::Targrey134, own, prefixes);

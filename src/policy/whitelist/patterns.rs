@@ -80,9 +80,14 @@ impl Patterns {
                 .any(|(_, regex)| matches!(regex.is_match(text), Ok(true)))
     }
 
+    /// The first one of those that need no backtracking.
+    pub(super) fn find_linear(&self, text: &[u8]) -> Option<Rank> {
+        self.sets.iter().find_map(|set| set.find(text))
+    }
+
     /// The first pattern, in file order, found anywhere in the text.
     pub fn find(&self, text: &[u8]) -> Option<Rank> {
-        let best = self.sets.iter().find_map(|set| set.find(text));
+        let best = self.find_linear(text);
         let earlier = |&&(rank, _): &&(Rank, _)| best.is_none_or(|found| rank < found);
         let is_found =
             |(_, regex): &&(Rank, fancy_regex::Regex)| matches!(regex.is_match(text), Ok(true));

@@ -75,6 +75,9 @@ pub fn check(settings: &Settings) -> Findings {
 
 /// What the lists mean together.
 fn check_lists(lists: &Whitelists, findings: &mut Findings) {
+    for complaint in lists.contradictions() {
+        findings.note(complaint.to_string());
+    }
     if lists
         .opted_in
         .as_ref()
@@ -85,7 +88,7 @@ fn check_lists(lists: &Whitelists, findings: &mut Findings) {
     let Some(suspects) = &lists.suspects else {
         return;
     };
-    // Those that are whitelisted whole were told with the lines.
+    // Those that are whitelisted whole are told.
     let whole = suspects.inside(&lists.clients);
     for (whitelisted, suspect) in lists.clients.inside(suspects) {
         if !whole.iter().any(|(told, _)| *told == suspect) {
