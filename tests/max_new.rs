@@ -248,13 +248,40 @@ fn what_is_new_beyond_is_greylisted_and_leaves_no_record() {
             let keys = traces.keys(Database::Greylist);
             let of = |start: &str| keys.iter().filter(|key| key.starts_with(start)).count();
             let networks = [of("192.0.2.0 "), of("198.51.100.0 "), of("2001:db8:1:2")];
-            let ipv6 = match compat {
-                // Under the older rules each address is a client.
-                "--compat=targrey-1.34" => 3,
-                _ => 2,
-            };
-            assert_eq!(networks, [4, 1, ipv6], "{compat} {keys:?}");
+            assert_eq!(networks, [4, 1, 2], "{compat} {keys:?}");
             assert!(!keys.iter().any(|key| key == "192.0.2.0 e"), "{keys:?}");
+        }
+    }
+}
+
+/// Clients that stand in triplets with their whole address.
+#[rustfmt::skip]
+const ADDRESSES: &[Step] = &[
+    (0, "192.0.2.7", "h-2-7.example.com", "a", "RCPT", GREY, NEW),
+    (0, "192.0.2.8", "h-2-8.example.com", "a", "RCPT", GREY, NEW),
+    (0, "192.0.2.9", "h-2-9.example.com", "a", "RCPT", GREY, NEW),
+    (0, "2001:db8:1:2::7", "mx.example.com", "a", "RCPT", GREY, NEW),
+    (0, "2001:db8:1:2::8", "mx.example.com", "a", "RCPT", GREY, NEW),
+    (0, "2001:db8:1:2::9", "mx.example.com", "a", "RCPT", GREY, NEW),
+    (0, "2001:db8:1:3::9", "mx.example.com", "a", "RCPT", GREY, NEW),
+];
+
+#[test]
+fn addresses_of_a_network_are_counted_together() {
+    let dir = test_dir();
+    let list = dir.path().join("suspects");
+    fs::write(&list, "192.0.2.0/24\nmx.example.com\n").unwrap();
+    let suspects = format!("--suspect-clients={}", list.display());
+    for compat in COMPATS {
+        for more in [
+            &["--lookup-by-host"][..],
+            &["--lookup-by-domain", &suspects],
+        ] {
+            let options = [&[compat, "--max-new=2"], more].concat();
+            let keys = play(&options, ADDRESSES).keys(Database::Greylist);
+            let of = |start: &str| keys.iter().filter(|key| key.starts_with(start)).count();
+            let networks = [of("192.0.2."), of("2001:db8:1:2"), of("2001:db8:1:3")];
+            assert_eq!(networks, [2, 2, 1], "{options:?} {keys:?}");
         }
     }
 }

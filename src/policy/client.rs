@@ -44,6 +44,16 @@ impl<'a> ClientAddress<'a> {
         }
     }
 
+    /// Appends the network by which new records of the client are counted, whatever the
+    /// client stands with in triplets: an IPv6 network has more addresses than can be
+    /// counted.
+    pub fn push_counted_network(&self, rules: &Rules, key: &mut Vec<u8>) {
+        match self.parsed {
+            Some(address) => push_address(key, masked(rules, address)),
+            None => key.extend_from_slice(self.text),
+        }
+    }
+
     /// Appends the client part of the triplet key and returns the octet that
     /// was cut off: the fourth part of an IPv4 address whose network is the
     /// key, as text; empty otherwise. `lookup` takes the place of that of the rules.

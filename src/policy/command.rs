@@ -74,8 +74,8 @@ pub struct Command<'a> {
 /// How many new records may be made of a client network (`--max-new`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance<'a> {
-    /// The client part of the triplet, by which new records are counted; empty if they
-    /// are not.
+    /// The network of the client or the domain of its pool, by which new records are
+    /// counted; empty if they are not.
     pub network: &'a [u8],
     /// New triplets. Like the next it is set by whoever commits, and not sent to it.
     pub triplets: u32,

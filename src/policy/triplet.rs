@@ -27,7 +27,8 @@ pub struct Keys {
     pub client: Vec<u8>,
     /// The octet of an IPv4 client that the triplet does not hold.
     pub octet: Vec<u8>,
-    /// The client part of the triplet, never hashed, under `--max-new`; else empty.
+    /// The network or domain by which new records are counted, never hashed, under
+    /// `--max-new`; else empty.
     pub network: Vec<u8>,
 }
 
@@ -56,20 +57,22 @@ impl Keys {
             let name = request.text(Attribute::ClientName);
             client.push_network(rules, lookup, name, triplet, octet);
             client.push_auto_whitelist_key(rules, client_key);
+            if rules.max_new.is_some() {
+                client.push_counted_network(rules, network);
+            }
         } else {
+            if rules.max_new.is_some() {
+                network.extend_from_slice(domain);
+            }
             triplet.extend_from_slice(domain);
             client_key.extend_from_slice(domain);
             client.push_auto_whitelist_key(rules, own_client);
         }
-        let network_len = triplet.len();
         triplet.push(b'/');
         push_reduced_sender(triplet, request.text(Attribute::Sender));
         triplet.push(b'/');
         triplet.extend_from_slice(request.text(Attribute::Recipient));
         triplet.make_ascii_lowercase();
-        if rules.max_new.is_some() {
-            network.extend_from_slice(&triplet[..network_len]);
-        }
         if rules.privacy {
             hash_in_place(triplet);
             hash_in_place(client_key);
