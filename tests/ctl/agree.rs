@@ -397,11 +397,13 @@ fn further_recipient(
     let has = |word: &str| chosen.words.iter().any(|own| own == word);
     let holds_once = has("--targrey") && has("--tarpit-per-message");
     let said = other.explain(db, now);
-    let is_greylisted = said.decision.starts_with("greylisted: ");
+    let is_put_off = ["greylisted: ", "has to wait in the tarpit: "]
+        .iter()
+        .any(|start| said.decision.starts_with(start));
     let is_told = said.decision.contains("passes if its mail was held");
-    assert_eq!(is_told, holds_once && is_greylisted, "{}", said.decision);
+    assert_eq!(is_told, holds_once && is_put_off, "{}", said.decision);
     let is_limited = (1..4).any(|limit| has(&format!("--max-new={limit}")));
-    let is_new = is_greylisted && said.triplet.ends_with(": no record");
+    let is_new = is_put_off && said.triplet.ends_with(": no record");
     let is_told = said.decision.contains("(--max-new)");
     assert!(is_limited || !is_told, "{}", said.decision);
     assert!(is_told || !(is_limited && is_new), "{}", said.decision);

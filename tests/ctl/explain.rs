@@ -502,7 +502,7 @@ fn what_only_the_server_remembers_is_said() {
     let one = ["--tarpit-per-message"];
     for (address, options, is_said) in [
         ("192.0.2.7", &one[..], [true, false]),
-        ("192.0.2.8", &one, [false, true]),
+        ("192.0.2.8", &one, [true, true]),
         ("192.0.2.7", &[], [false, false]),
         ("192.0.2.8", &[], [false, false]),
     ] {

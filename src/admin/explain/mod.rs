@@ -279,10 +279,11 @@ fn line_of_file(file: &Path, number: usize) -> Option<String> {
     Some(escaped(line.trim_ascii()))
 }
 
-/// True where the server also goes by the mails that it remembers as held.
+/// True where the server also goes by the mails that it remembers as held. Another mail of
+/// the client may have come to DATA meanwhile, so that it is not in the tarpit now.
 fn is_told_of_held_mails(rules: &Rules, outcome: &Outcome) -> bool {
-    let is_greylisted = matches!(outcome.verdict, Verdict::Greylist { .. });
-    is_greylisted && rules.holds_mails_once()
+    let is_held_back = matches!(outcome.verdict, Verdict::Tarpit | Verdict::Greylist { .. });
+    is_held_back && rules.holds_mails_once()
 }
 
 /// The limit by which the server may leave out a record that is new: what it has counted
