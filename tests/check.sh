@@ -76,6 +76,7 @@ sed -n 's/.*skipped: \(.*\): no \(.*\) on this machine.*/\2	\1/p' "$log" |
                 package["mdb_dump"] = "lmdb-utils"
                 package["db_dump"] = package["db_load"] = "db-util"
                 package["ps"] = "procps"
+                package["redis-cli"] = "redis-tools"
                 package["man"] = "man-db"
         }
         $1 != program {

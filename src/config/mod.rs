@@ -11,6 +11,7 @@ mod error;
 pub mod options;
 pub mod paths;
 mod print;
+pub mod redis_address;
 pub mod saved;
 pub mod settings;
 mod show;

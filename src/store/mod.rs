@@ -9,6 +9,8 @@ pub mod expiry;
 pub mod key;
 pub mod lmdb;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod verify;
 
 use std::fmt;

@@ -86,6 +86,11 @@ impl PollSet {
         }
     }
 
+    /// Takes the descriptors off all places.
+    pub fn clear_all(&mut self) {
+        self.places.clear();
+    }
+
     /// Waits until a descriptor is ready; with `None` without end. The number of
     /// ready ones; 0 if the time is over or a signal came.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {

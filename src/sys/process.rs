@@ -24,7 +24,8 @@ pub enum Side {
 /// are: then the child may do anything.
 pub fn fork() -> io::Result<Side> {
     // SAFETY: servers and sessions start no thread, and "postgreyctl backup" does
-    // so only in the child that it has forked before; so no lock of the child's
+    // so only in the child that it has forked before; who asks Redis may have one
+    // that looks up an address, and forks no more. So no lock of the child's
     // memory is held by a thread that it does not have.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => Ok(Side::Child),
