@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod answers;
+mod cluster;
 mod faults;
+mod real;
 mod routing;
 mod scripted;
+#[path = "../common/redis.rs"]
+mod server;
 
 use std::time::{Duration, Instant};
 

@@ -67,7 +67,9 @@ impl Client {
     }
 
     /// Sends all requests, each to the node that has its key, and returns the
-    /// result of each, in order, by the deadline.
+    /// result of each, in order, by the deadline. A node does its requests in
+    /// order, but one that has to be sent again, for instance since the server
+    /// has lost its scripts, comes after those that need not.
     pub fn exchange(
         &mut self,
         requests: &[Request],
