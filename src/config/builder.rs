@@ -38,6 +38,7 @@ pub fn settings_of(typed: &Typed) -> Built {
     builder.read_sockets(&mut settings);
     builder.read_process(&mut settings);
     builder.read_storage(&mut settings);
+    builder.read_store(&mut settings);
     builder.read_log(&mut settings);
     builder.read_rules(&mut settings);
     builder.read_whitelists(&mut settings);
@@ -109,6 +110,22 @@ impl SettingsBuilder<'_> {
                 _ => Err("ERROR: --sync must be commit or none".into()),
             }
         });
+    }
+
+    fn read_store(&mut self, settings: &mut Settings) {
+        let store = &mut settings.store;
+        self.set(&mut store.redis, Id::Store, |value| {
+            values::text(name(Id::Store), value).and_then(|text| values::store(&text))
+        });
+        for (file, id) in [
+            (&mut store.password_file, Id::StorePasswordFile),
+            (&mut store.ca_file, Id::StoreCaFile),
+            (&mut store.certificate_file, Id::StoreCertificateFile),
+        ] {
+            self.set(file, id, |value| values::path(name(id), value).map(Some));
+        }
+        self.set(&mut store.prefix, Id::StorePrefix, values::store_prefix);
+        self.set(&mut store.timeout, Id::StoreTimeout, values::store_timeout);
     }
 
     fn read_log(&mut self, settings: &mut Settings) {

@@ -122,16 +122,17 @@ fn database_number(text: &str) -> Result<u32, String> {
     let is_number = text.bytes().all(|octet| octet.is_ascii_digit());
     match text {
         "" => Ok(0),
-        _ => text
-            .parse()
-            .ok()
-            .filter(|_| is_number)
-            .ok_or_else(|| format!("has no number of a database at its end: {text}")),
+        _ => {
+            text.parse().ok().filter(|_| is_number).ok_or_else(|| {
+                "has something behind the host that is no number of a database".into()
+            })
+        }
     }
 }
 
 fn host_and_port(text: &str) -> Result<HostPort, String> {
-    let wrong = || format!("has no HOST or HOST:PORT (IPv6: [HOST]:PORT): {text}");
+    // What is wrong is not repeated: it may hold a password.
+    let wrong = || "has no HOST or HOST:PORT (IPv6: [HOST]:PORT)".to_owned();
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest.split_once(']').ok_or_else(wrong)?;

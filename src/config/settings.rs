@@ -4,8 +4,10 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::paths::{self, with_local_files};
+use super::redis_address::RedisAddress;
 use crate::log::Level;
 use crate::policy::rules::{Rules, Texts};
 
@@ -56,6 +58,38 @@ pub enum Sync {
     Commit,
     /// The system flushes when it likes; a power cut may damage the file.
     None,
+}
+
+/// Where the records are, and how to come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// Redis or Valkey (`--store`); `None`: LMDB, in the directory of `--dbdir`.
+    pub redis: Option<RedisAddress>,
+    /// The file with the password (`--store-password-file`).
+    pub password_file: Option<PathBuf>,
+    /// Who may have signed the server's certificate (`--store-ca-file`); `None`:
+    /// whom the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// What is shown to a server that asks for a certificate
+    /// (`--store-certificate-file`).
+    pub certificate_file: Option<PathBuf>,
+    /// What all keys begin with (`--store-prefix`, postgrey).
+    pub prefix: String,
+    /// How long one exchange may take (`--store-timeout`, 500 ms), 50 to 900 ms.
+    pub timeout: Duration,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        StoreSettings {
+            redis: None,
+            password_file: None,
+            ca_file: None,
+            certificate_file: None,
+            prefix: "postgrey".into(),
+            timeout: Duration::from_millis(500),
+        }
+    }
 }
 
 /// Everything the server needs to know.
@@ -122,6 +156,8 @@ pub struct Settings {
     pub sync: Sync,
     /// Size of the memory map in octets (`--db-size`), 1 MiB or more.
     pub db_size: usize,
+    /// Where the records are (`--store`).
+    pub store: StoreSettings,
     /// File for the statistics in Prometheus text format (`--stats-file`).
     pub stats_file: Option<PathBuf>,
     /// The numbers and switches that decide.
@@ -150,7 +186,12 @@ impl Settings {
             .chain(&mut settings.suspect_clients)
             .chain(&mut settings.s25r_except)
             .chain(&mut settings.pool_domains);
-        let files = settings.pidfile.iter_mut().chain(&mut settings.stats_file);
+        let store = &mut settings.store;
+        let files = (settings.pidfile.iter_mut())
+            .chain(&mut settings.stats_file)
+            .chain(&mut store.password_file)
+            .chain(&mut store.ca_file)
+            .chain(&mut store.certificate_file);
         for path in whitelists.chain(files).chain([&mut settings.dbdir]) {
             *path = std::path::absolute(&*path)?;
         }
@@ -193,6 +234,7 @@ impl Default for Settings {
             workers: 2,
             sync: Sync::Commit,
             db_size: DB_SIZE,
+            store: StoreSettings::default(),
             stats_file: None,
             rules: Rules::default(),
             texts: Texts {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use super::settings::{Listen, Settings};
+use super::settings::{Listen, Settings, StoreSettings};
 
 /// A flag.
 pub fn on(is_on: bool) -> Vec<OsString> {
@@ -57,6 +57,14 @@ pub fn inet(settings: &Settings) -> Vec<OsString> {
         Listen::Unix(_) => None,
     };
     settings.listen.iter().filter_map(address).collect()
+}
+
+/// Where the records are.
+pub fn store(store: &StoreSettings) -> String {
+    store
+        .redis
+        .as_ref()
+        .map_or_else(|| "lmdb".into(), ToString::to_string)
 }
 
 /// A size in octets, with the largest suffix that loses nothing.

@@ -6,7 +6,9 @@
 use std::ffi::OsStr;
 use std::net::Ipv6Addr;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
+use super::redis_address::RedisAddress;
 use super::settings::Listen;
 
 /// The largest number taken; larger ones count as this. As seconds these are
@@ -232,6 +234,49 @@ pub fn inet(value: &str) -> Result<Listen, String> {
         host: Some(host.to_owned()).filter(|host| host != "*"),
         port,
     })
+}
+
+/// `--store`: an address of Redis, `None` for LMDB.
+pub fn store(value: &str) -> Result<Option<RedisAddress>, String> {
+    if value == "lmdb" {
+        return Ok(None);
+    }
+    let address = RedisAddress::parse(value).map_err(|why| format!("ERROR: --store {why}"))?;
+    match cfg!(feature = "redis") {
+        true => Ok(Some(address)),
+        false => Err("ERROR: --store: this program was built without Redis \
+                      (its feature \"redis\"): only lmdb can be given"
+            .into()),
+    }
+}
+
+/// `--store-prefix`: fit for keys, and for the patterns of SCAN and of access
+/// rules, where braces, brackets and some signs mean something else.
+pub fn store_prefix(value: &OsStr) -> Result<String, String> {
+    value
+        .to_str()
+        .filter(|text| text.len() <= 64 && !text.contains(is_unfit_for_keys))
+        .map(str::to_owned)
+        .ok_or_else(|| {
+            "ERROR: --store-prefix must be a text of at most 64 octets without blanks, control \
+             characters, braces, brackets, '*', '?', '^' and '\\'"
+                .into()
+        })
+}
+
+fn is_unfit_for_keys(c: char) -> bool {
+    c.is_control() || c.is_whitespace() || "{}[]*?^\\".contains(c)
+}
+
+/// `--store-timeout`: 50 to 900 milliseconds, less than a worker waits.
+pub fn store_timeout(value: &OsStr) -> Result<Duration, String> {
+    let milliseconds = integer(value);
+    match (50.0..=900.0).contains(&milliseconds) {
+        true => Ok(Duration::from_millis(milliseconds as u64)),
+        false => {
+            Err("ERROR: --store-timeout must be a number of milliseconds from 50 to 900".into())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -81,6 +81,11 @@ fn word() -> impl Strategy<Value = OsString> {
         "--lookup-by-host",
         "--auto-whitelist-clients",
         "--sync=none",
+        "--store=lmdb",
+        "--store=redis://db",
+        "--store=rediss://u@[::1]:7/3",
+        "--store=redis+unix:///s?db=1",
+        "--store=redis-cluster://a,b:1",
         "--compat=targrey-1.34",
         "--compat=postgrey-1.37",
         "--facility=local3",
@@ -111,6 +116,9 @@ fn word() -> impl Strategy<Value = OsString> {
         "greylist-recipients",
         "suspect-clients",
         "s25r-except",
+        "store-password-file",
+        "store-ca-file",
+        "store-certificate-file",
     ];
     let addresses = ["1", ":2", "*:3", "a:4", "[::1]:5", "::1:6", "0:7"];
     let with = |name: &str, value: &str| OsString::from(format!("--{name}={value}"));
@@ -147,6 +155,8 @@ fn word() -> impl Strategy<Value = OsString> {
         (1..=32_u8).prop_map(move |bits| with("ipv4cidr", &bits.to_string())),
         (1..=128_u8).prop_map(move |bits| with("ipv6cidr", &bits.to_string())),
         any::<u32>().prop_map(move |number| with("max-new", &number.to_string())),
+        (50..=900_u16).prop_map(move |time| with("store-timeout", &time.to_string())),
+        "[a-z:.-]{1,9}".prop_map(move |prefix| with("store-prefix", &prefix)),
         (1..=64_u8).prop_map(move |count| with("workers", &count.to_string())),
         (0..=0o777_u32).prop_map(move |mode| with("socketmode", &format!("{mode:o}"))),
         (1_u64 << 20..1 << 30).prop_map(move |size| with("db-size", &size.to_string())),

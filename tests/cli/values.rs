@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use postgrey::config::settings::{Listen, Settings, Sync};
+use postgrey::config::redis_address::RedisAddress;
+use postgrey::config::settings::{Listen, Settings, StoreSettings, Sync};
 use postgrey::config::{Invocation, parse, paths};
 use postgrey::policy::rules::{Compat, Lookup, Rules, Texts};
 
@@ -70,6 +72,36 @@ fn values_out_of_range() {
             "ERROR: --workers must be a number from 1 to 64",
         ),
         ("--sync=maybe", "ERROR: --sync must be commit or none"),
+        (
+            "--store=mysql",
+            "ERROR: --store must be lmdb, or begin with redis://, rediss://, redis+unix://, \
+             redis-cluster:// or rediss-cluster://",
+        ),
+        (
+            "--store=redis://grey:geheim@db",
+            "ERROR: --store must not hold a password: --store-password-file is for it",
+        ),
+        (
+            "--store=redis://",
+            "ERROR: --store has no HOST or HOST:PORT (IPv6: [HOST]:PORT)",
+        ),
+        (
+            "--store=redis-cluster://a/1",
+            "ERROR: --store must not name a database: a cluster has number 0 only",
+        ),
+        (
+            "--store-timeout=49",
+            "ERROR: --store-timeout must be a number of milliseconds from 50 to 900",
+        ),
+        (
+            "--store-timeout=1000",
+            "ERROR: --store-timeout must be a number of milliseconds from 50 to 900",
+        ),
+        (
+            "--store-prefix=a{b}",
+            "ERROR: --store-prefix must be a text of at most 64 octets without blanks, control \
+             characters, braces, brackets, '*', '?', '^' and '\\'",
+        ),
         (
             "--compat=1.37",
             "ERROR: --compat must be one of targrey-1.37, postgrey-1.37, targrey-1.34",
@@ -276,6 +308,12 @@ fn other_options() {
         "--workers=8",
         "--db-size=64M",
         "--sync=none",
+        "--store=rediss-cluster://grey@a,b:7000",
+        "--store-password-file=/w",
+        "--store-ca-file=/ca",
+        "--store-certificate-file=/c",
+        "--store-prefix=site-1",
+        "--store-timeout=200",
         "--privacy",
         "--compat=targrey-1.34",
         "--lookup-by-subnet",
@@ -320,6 +358,14 @@ fn other_options() {
         workers: 8,
         db_size: 64 << 20,
         sync: Sync::None,
+        store: StoreSettings {
+            redis: RedisAddress::parse("rediss-cluster://grey@a:6379,b:7000").ok(),
+            password_file: Some("/w".into()),
+            ca_file: Some("/ca".into()),
+            certificate_file: Some("/c".into()),
+            prefix: "site-1".into(),
+            timeout: Duration::from_millis(200),
+        },
         log_stderr: true,
         stats_file: Some("/s".into()),
         s25r: true,

@@ -28,7 +28,7 @@ fn options(dir: &Path, more: &[&str]) -> Vec<OsString> {
 }
 
 /// What `--check` says: its status and its lines.
-fn check(dir: &Path, more: &[&str]) -> (Option<i32>, String) {
+pub fn check(dir: &Path, more: &[&str]) -> (Option<i32>, String) {
     make_private(dir);
     let mut all = vec![OsString::from("--check")];
     all.extend(options(dir, more));

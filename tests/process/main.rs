@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod check;
+mod check_store;
 mod deaths;
 mod disk;
 mod end;

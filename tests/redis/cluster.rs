@@ -60,6 +60,12 @@ fn all_slots_are_reached_also_while_they_move() {
         let size = client.ask_node(node, &[b"DBSIZE"], deadline).unwrap();
         assert!(matches!(size, Value::Int(5461 | 5462)), "{size:?}");
     }
+    // The probe tries each of them.
+    let notes = client.probe("p", deadline).unwrap();
+    let forgets = notes
+        .iter()
+        .filter(|note| note.contains("keeps nothing on a disk"));
+    assert_eq!(forgets.count(), 3, "{notes:?}");
     // Slots with many keys move there and back.
     let moving = &texts[..12];
     for text in moving {

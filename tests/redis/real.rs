@@ -146,6 +146,65 @@ fn users_and_passwords() {
     );
 }
 
+#[test]
+fn a_probe_tries_what_is_needed() {
+    if !has("redis-server", "what --check asks Redis") {
+        return;
+    }
+    let words = "--maxmemory-policy allkeys-lru \
+                 --user may on nopass ~p:* +get +mget +set +del +script|load +evalsha +scan \
+                 --user less on nopass ~p:* +get +mget +set +script|load +evalsha +scan +info \
+                 --user other on nopass ~q:* +@all";
+    let server = RedisServer::start(&words.split_ascii_whitespace().collect::<Vec<_>>());
+    let probe = |user: &str| {
+        let url = format!("redis://{user}127.0.0.1:{}", server.port);
+        client(&url).probe("p", Instant::now() + AMPLE)
+    };
+    let at = format!("127.0.0.1:{}", server.port);
+    let evicts = format!(
+        "{at}: maxmemory-policy allkeys-lru: when its memory is full, the server forgets records \
+         that are in use: set noeviction or volatile-ttl"
+    );
+    let forgets = format!(
+        "{at}: the server keeps nothing on a disk: after its restart all begins anew \
+         (appendonly yes)"
+    );
+    assert_eq!(probe(""), Ok(vec![evicts.clone(), forgets]));
+    // Who may do only what is needed is not told all.
+    let unseen = format!(
+        "{at}: the user may not see (INFO) whether the server forgets records to make room, and \
+         whether it keeps them on a disk"
+    );
+    assert_eq!(probe("may@"), Ok(vec![unseen]));
+    for (user, call) in [("less@", "DEL"), ("other@", "SET")] {
+        let error = probe(user).unwrap_err();
+        assert_eq!((error.call, &*error.path), (call, &*at));
+        assert!(
+            error.reason.starts_with("the user may not do that (NOPERM"),
+            "{error}"
+        );
+    }
+    // What is as it should be, and nothing is left behind.
+    let () = server.ask(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]);
+    let () = server.ask(&["CONFIG", "SET", "save", "60 1"]);
+    assert_eq!(probe(""), Ok(vec![]));
+    let () = server.ask(&["CONFIG", "SET", "save", ""]);
+    let () = server.ask(&["ACL", "SETUSER", "less", "+del"]);
+    let unseen = format!(
+        "{at}: it has no appendonly file, and the user may not see (CONFIG GET) whether it saves \
+         records otherwise"
+    );
+    assert_eq!(probe("less@"), Ok(vec![unseen]));
+    assert_eq!(server.ask::<i64>(&["DBSIZE"]), 0);
+    // A replica takes no changes.
+    let () = server.ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    let error = probe("").unwrap_err();
+    assert_eq!(
+        error.reason,
+        "the server is a replica, which takes no changes (READONLY)"
+    );
+}
+
 fn tls_server(auth_clients: &str) -> RedisServer {
     let dir = tempfile::Builder::new()
         .prefix("postgrey-redis.")

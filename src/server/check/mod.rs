@@ -4,6 +4,7 @@
 
 mod rules;
 mod sockets;
+mod store;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -70,6 +71,7 @@ pub fn check(settings: &Settings) -> Findings {
     findings.notes.extend(problems.map(|problem| problem.text));
     check_lists(&loaded.whitelists, &mut findings);
     rules::check(settings, &mut findings);
+    store::check(settings, &mut findings);
     findings
 }
 

@@ -21,6 +21,7 @@ use super::node::Node;
 use super::options::RedisOptions;
 use super::question::Access;
 use super::routing::Routing;
+use super::slots::slot_of;
 pub use super::task::Request;
 use super::task::Task;
 use super::words::{name_of, store_error};
@@ -118,6 +119,12 @@ impl Client {
         let task = Task::new(&request, Some(number.ok_or_else(unknown)?));
         let (results, _) = self.run(vec![task], false, deadline);
         results.into_iter().next().unwrap_or_else(|| Err(unknown()))
+    }
+
+    /// The node that has a key, as far as is known.
+    pub(super) fn node_of(&self, key: &[u8]) -> Option<NodeId> {
+        let number = self.routing.node_of(slot_of(key))?;
+        Some(NodeId(self.nodes.get(number)?.name.clone()))
     }
 
     /// Closes all connections. The next exchange opens them again.

@@ -10,6 +10,7 @@ mod greeting;
 mod lookup;
 mod node;
 pub mod options;
+mod probe;
 mod question;
 mod routing;
 mod slots;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::config::settings::StoreSettings;
+
 pub use crate::config::redis_address::{HostPort, Place, RedisAddress};
 
 /// Where Redis is and how to come in.
@@ -20,6 +22,16 @@ pub struct RedisOptions {
 }
 
 impl RedisOptions {
+    /// What `--store` and its companions say; `None`: nothing of Redis.
+    pub fn of(settings: &StoreSettings) -> Option<Self> {
+        Some(RedisOptions {
+            address: settings.redis.clone()?,
+            password_file: settings.password_file.clone(),
+            ca_file: settings.ca_file.clone(),
+            certificate_file: settings.certificate_file.clone(),
+        })
+    }
+
     /// The options for an address, with nothing else set.
     pub fn new(address: RedisAddress) -> Self {
         RedisOptions {

@@ -131,9 +131,9 @@ pub fn store_error(kind: ErrorKind, call: &'static str, at: &str, reason: &str) 
 
 /// Its name, for errors.
 pub fn name_of(command: &[u8]) -> &'static str {
-    const NAMES: [&str; 15] = [
+    const NAMES: [&str; 16] = [
         "GET", "MGET", "SET", "DEL", "UNLINK", "EXISTS", "PTTL", "PEXPIRE", "SCAN", "EVALSHA",
-        "PING", "INFO", "CONFIG", "DBSIZE", "CLUSTER",
+        "PING", "SCRIPT", "INFO", "CONFIG", "DBSIZE", "CLUSTER",
     ];
     NAMES
         .into_iter()
