@@ -302,6 +302,15 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_built_in_is_refused() {
+        assert_eq!(store("lmdb"), Ok(None));
+        match store("redis://a") {
+            Ok(address) => assert!(cfg!(feature = "redis") && address.is_some()),
+            Err(why) => assert!(!cfg!(feature = "redis") && why.contains("built without Redis")),
+        }
+    }
+
+    #[test]
     fn a_size_has_a_unit() {
         assert_eq!(db_size(OsStr::new("1048576")), Ok(1 << 20));
         assert_eq!(db_size(OsStr::new("64m")), Ok(64 << 20));

@@ -16,7 +16,13 @@ fn properties_of_the_method() -> BTreeMap<String, Option<(String, String)>> {
         r"(?m)^\s+(addresses|paths|path|number|name|choice|switch|text)\s([a-z0-9_]+) \S+(?: (\d+) (\d+))?",
     )
     .unwrap();
-    let own = ["socket_mode", "retry_window", "db_size", "extra_options"];
+    let own = [
+        "socket_mode",
+        "retry_window",
+        "db_size",
+        "store",
+        "extra_options",
+    ];
     let script = text("smf/svc-postgrey");
     let body = script.split("read_properties() {").nth(1).unwrap();
     let body = body.split_inclusive("\n}").next().unwrap();

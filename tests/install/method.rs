@@ -97,7 +97,7 @@ pub(super) fn under_each_shell(test: impl Fn(&Place)) {
 }
 
 /// Each property, a value as svcprop shows it, and the options it becomes.
-pub(super) const GOOD: [(&str, &str, &[&str]); 61] = [
+pub(super) const GOOD: [(&str, &str, &[&str]); 68] = [
     ("inet", "127.0.0.1:60000", &["--inet=127.0.0.1:60000"]),
     (
         "inet",
@@ -192,6 +192,21 @@ pub(super) const GOOD: [(&str, &str, &[&str]); 61] = [
     ("sync", "commit", &["--sync=commit"]),
     ("sync", "none", &["--sync=none"]),
     ("db_size", "4G", &["--db-size=4G"]),
+    ("store", "lmdb", &["--store=lmdb"]),
+    (
+        "store",
+        "redis-cluster://u@a:7000,[::1]:7001",
+        &["--store=redis-cluster://u@a:7000,[::1]:7001"],
+    ),
+    ("store_password_file", "/w", &["--store-password-file=/w"]),
+    ("store_ca_file", "/ca", &["--store-ca-file=/ca"]),
+    (
+        "store_certificate_file",
+        "/c",
+        &["--store-certificate-file=/c"],
+    ),
+    ("store_prefix", "site", &["--store-prefix=site"]),
+    ("store_timeout", "200", &["--store-timeout=200"]),
     ("stats_file", "/var/run/s", &["--stats-file=/var/run/s"]),
     ("log_level", "quiet", &["--quiet"]),
     ("log_level", "normal", &[]),
@@ -203,7 +218,7 @@ pub(super) const GOOD: [(&str, &str, &[&str]); 61] = [
 ];
 
 /// Each property, a bad value as svcprop shows it, and what is said about it.
-pub(super) const WRONG: [(&str, &str, &str); 64] = [
+pub(super) const WRONG: [(&str, &str, &str); 71] = [
     ("inet", "smtp", "'smtp' does not end with a port"),
     ("inet", "host:", "'host:' does not end with a port"),
     ("inet", "1:70000", "'1:70000': a port is from 1 to 65535"),
@@ -300,6 +315,17 @@ pub(super) const WRONG: [(&str, &str, &str); 64] = [
         "4X",
         "'4X' is no number, with K, M or G after it or not",
     ),
+    (
+        "store",
+        "http://u:geheim@a",
+        "is neither lmdb nor an address such as redis://HOST",
+    ),
+    ("store", "redis://a\x01", "has a control character"),
+    ("store_password_file", "w", "'w' is no absolute path"),
+    ("store_ca_file", "ca", "'ca' is no absolute path"),
+    ("store_certificate_file", "c", "'c' is no absolute path"),
+    ("store_prefix", "a\x7f", "has a control character"),
+    ("store_timeout", "49", "'49' is no number from 50 to 900"),
     ("stats_file", "s", "'s' is no absolute path"),
     (
         "log_level",

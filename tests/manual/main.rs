@@ -169,7 +169,16 @@ fn options_named_anywhere_exist() {
         for found in option.captures_iter(&text) {
             let word = &found[1];
             // Options of systemctl, cargo and postgreyctl.
-            let is_other = ["now", "long", "install", "locked", "from", "json"].contains(&word);
+            let is_other = [
+                "now",
+                "long",
+                "install",
+                "locked",
+                "no-default-features",
+                "from",
+                "json",
+            ]
+            .contains(&word);
             let is_known = is_other || OptionSpec::with_name(word).is_some();
             assert!(is_known, "{name}: --{word}");
         }

@@ -22,9 +22,20 @@ pub struct Lookup {
 }
 
 impl Lookup {
+    /// The addresses as last heard; none if they are not known yet. Each call
+    /// asks for the next one, so that a change is found without waiting.
+    pub fn addresses(&mut self, host: &HostPort) -> Result<&[SocketAddr], String> {
+        let heard = self.hear();
+        if self.known.is_empty() {
+            heard?;
+        }
+        self.ask(host)?;
+        Ok(&self.known)
+    }
+
     /// Asks for the addresses, unless they are plain from the host's name or a
     /// question is under way.
-    pub fn ask(&mut self, host: &HostPort) -> Result<(), String> {
+    fn ask(&mut self, host: &HostPort) -> Result<(), String> {
         if let Ok(address) = host.host.parse::<IpAddr>() {
             self.known = vec![SocketAddr::new(address, host.port)];
             return Ok(());
@@ -123,6 +134,40 @@ mod tests {
             let (lookup, result) = heard(host);
             assert_eq!(result, Ok(true), "{host}");
             assert!(lookup.known().contains(&address.parse().unwrap()), "{host}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_have_changed_are_found() {
+        let old = "192.0.2.1:7".parse().unwrap();
+        let mut lookup = Lookup {
+            known: vec![old],
+            asked: None,
+        };
+        let host = HostPort {
+            host: "localhost".into(),
+            port: 7,
+        };
+        // Nobody waits for the answer: it serves the next time.
+        assert_eq!(lookup.addresses(&host), Ok(&[old][..]));
+        wait_for_input(lookup.descriptor().unwrap(), Duration::from_secs(20)).unwrap();
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while lookup.addresses(&host) == Ok(&[old][..]) {
+            assert!(std::time::Instant::now() < end);
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(lookup.known().contains(&"127.0.0.1:7".parse().unwrap()));
+        // A name server that fails takes nothing away.
+        let nobody = HostPort {
+            host: "no host has blanks".into(),
+            port: 7,
+        };
+        let known = lookup.known().to_vec();
+        for _ in 0..2 {
+            assert_eq!(lookup.addresses(&nobody), Ok(&known[..]));
+            if let Some(descriptor) = lookup.descriptor() {
+                wait_for_input(descriptor, Duration::from_secs(20)).unwrap();
+            }
         }
     }
 

@@ -239,9 +239,7 @@ impl Node {
             self.untried = 1;
             return self.connect(access);
         };
-        // The answer serves the next connect if there are addresses already.
-        self.lookup.ask(host)?;
-        match self.lookup.known().len() {
+        match self.lookup.addresses(host)?.len() {
             0 => self.phase = Phase::LookingUp,
             count => {
                 self.untried = count;

@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// The map is not asked for more often than so.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// Nodes without slots that are kept: slots may be on their way to them.
+const MOST_STRANGERS: usize = 16;
+
 /// A question for the map that is under way.
 struct MapQuestion {
     asked: Vec<usize>,
@@ -240,7 +243,8 @@ impl Routing {
         }
     }
 
-    /// Forgets nodes that have no slots any more, unless the options name them.
+    /// Forgets nodes that have no slots any more and that the options do not name,
+    /// when there are many.
     /// Their numbers change: only between exchanges.
     pub fn prune(&mut self, nodes: &mut Vec<Node>) {
         let masters = self.masters();
@@ -251,7 +255,7 @@ impl Routing {
         let needed: Vec<_> = (0..nodes.len())
             .filter(|&number| is_needed(number, &nodes[number]))
             .collect();
-        if !self.is_cluster || needed.len() == nodes.len() {
+        if !self.is_cluster || nodes.len() <= needed.len() + MOST_STRANGERS {
             return;
         }
         let new_number = |old: usize| needed.iter().position(|&number| number == old);
@@ -275,4 +279,41 @@ pub fn node_at(nodes: &mut Vec<Node>, at: &HostPort) -> usize {
         nodes.push(Node::new(At::Host(at.clone())));
         nodes.len() - 1
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(host: &str) -> HostPort {
+        HostPort {
+            host: host.into(),
+            port: 7000,
+        }
+    }
+
+    #[test]
+    fn nodes_that_have_left_are_forgotten_when_there_are_many() {
+        let address = RedisAddress::parse("redis-cluster://seed:7000").unwrap();
+        let (mut routing, mut nodes) = Routing::new(&address);
+        for number in 0..MOST_STRANGERS {
+            node_at(&mut nodes, &at(&format!("old{number}")));
+        }
+        let master = node_at(&mut nodes, &at("master"));
+        let range = Range {
+            first: 5,
+            last: 9,
+            master: at("master"),
+        };
+        routing.map = Some(SlotMap::new([(range, master as u16)]));
+        routing.prune(&mut nodes);
+        assert_eq!(nodes.len(), MOST_STRANGERS + 2);
+        assert_eq!(routing.node_of(5), Some(master));
+        node_at(&mut nodes, &at("one too many"));
+        routing.prune(&mut nodes);
+        let names: Vec<_> = nodes.iter().map(|node| &*node.name).collect();
+        assert_eq!(names, ["seed:7000", "master:7000"]);
+        assert_eq!(routing.node_of(5), Some(1));
+        assert_eq!(routing.masters(), [1]);
+    }
 }
