@@ -87,10 +87,10 @@ fn passes(
     let Examined::NeedsStore(command) = policy.examine(&request, BEGIN + time, &mut keys) else {
         return true;
     };
-    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut outcomes: Vec<Option<Outcome>> = Vec::new();
     let applied = store.apply_batch(&policy.rules, &[command], &mut outcomes);
     assert!(applied.is_ok());
-    !matches!(outcomes[0].verdict, Verdict::Greylist { .. })
+    !matches!(outcomes[0].unwrap().verdict, Verdict::Greylist { .. })
 }
 
 /// The times of tries in seconds.

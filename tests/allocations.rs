@@ -150,7 +150,7 @@ impl Process {
             let before = ALLOCATIONS.get();
             let _ = self
                 .engine
-                .finish(&self.reader, Some(outcomes[0]), &mut self.replies);
+                .finish(&self.reader, outcomes[0], &mut self.replies);
             allocations += ALLOCATIONS.get() - before;
         }
         // Not on the way of a request: once an hour and client.

@@ -140,7 +140,7 @@ fn ask(policy: &Policy, store: &mut dyn Store, command: &Command) -> Decision {
     store
         .apply_batch(&policy.rules, &[*command], &mut outcomes)
         .unwrap();
-    Decision::Stored(told.unwrap_or(outcomes[0]))
+    Decision::Stored(told.or(outcomes[0]).unwrap())
 }
 
 fn assert_same_log(dialogue: &Dialogue, log: &[Vec<u8>]) {
@@ -163,7 +163,7 @@ fn records(
 ) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut records = BTreeMap::new();
     store
-        .scan(database, None, &mut |entry| {
+        .scan(database, b"", None, &mut |entry| {
             let value = dialogue.comparable(name, &dialogue::escape(entry.value));
             records.insert(dialogue::escape(entry.key), value);
             ControlFlow::Continue(())

@@ -113,7 +113,7 @@ fn apply(policy: &Policy, store: &mut MemoryStore, command: &Command) -> Decisio
     store
         .apply_batch(&policy.rules, &[travelled], &mut outcomes)
         .unwrap();
-    Decision::Stored(outcomes[0])
+    Decision::Stored(outcomes[0].unwrap())
 }
 
 /// The input is a file of clients and one of recipients, and what is asked.
@@ -179,13 +179,16 @@ fn try_records(input: &[u8]) {
                     .unwrap();
             }
             // What was no record is one now, if it was written at all.
-            let is_written = !is_data && outcomes[2].verdict != Verdict::ClientAutoWhitelisted;
+            let is_written =
+                !is_data && outcomes[2].unwrap().verdict != Verdict::ClientAutoWhitelisted;
             let mut is_record = false;
             let mut look = |entry: Entry| {
                 is_record = TripletRecord::parse(entry.value).is_some();
                 ControlFlow::Continue(())
             };
-            store.scan(Database::Greylist, None, &mut look).unwrap();
+            store
+                .scan(Database::Greylist, b"", None, &mut look)
+                .unwrap();
             assert!(is_record || !is_written);
             let mut expiry = Expiry::new(&rules, 1e12);
             while expiry.step(&mut store, &rules).unwrap() != Progress::Done {}

@@ -105,7 +105,7 @@ impl Traces {
         let text = |octets: &[u8]| String::from_utf8(octets.to_vec()).unwrap();
         for (number, database) in Database::ALL.into_iter().enumerate() {
             store
-                .scan(database, None, &mut |entry| {
+                .scan(database, b"", None, &mut |entry| {
                     let record = (number, text(entry.key), text(entry.value));
                     self.records.insert(record);
                     ControlFlow::Continue(())
@@ -452,14 +452,14 @@ fn a_batch_is_counted_one_by_one_and_once() {
             records += 1;
             ControlFlow::Continue(())
         };
-        assert!(store.scan(Database::Greylist, None, &mut count).unwrap());
+        assert!(store.scan(Database::Greylist, b"", None, &mut count).unwrap());
         (outcomes, records, report.has_grown)
     });
     assert_eq!((of_lmdb.2, of_memory.2), (true, false));
     assert_eq!((&of_lmdb.0, of_lmdb.1), (&of_memory.0, of_memory.1));
     // 1000 are of the other, and of 2000 of the flood's all are recorded.
     let made = |network: &[u8]| {
-        let own = commands.iter().zip(&of_lmdb.0);
+        let own = commands.iter().zip(of_lmdb.0.iter().flatten());
         let own = own.filter(|(command, outcome)| {
             command.allowance.network == network && outcome.triplet == Addition::Made
         });
@@ -467,7 +467,7 @@ fn a_batch_is_counted_one_by_one_and_once() {
     };
     assert_eq!((made(b"other"), made(b"flood")), (1000, 2000));
     assert_eq!(of_lmdb.1, 3000);
-    for (command, outcome) in commands.iter().zip(&of_lmdb.0) {
+    for (command, outcome) in commands.iter().zip(of_lmdb.0.iter().flatten()) {
         newcomers.note(command, outcome);
     }
     let left = |newcomers: &Newcomers, network: &'static [u8]| {

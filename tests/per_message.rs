@@ -148,7 +148,7 @@ fn add_records(traces: &mut Traces, store: &mut dyn Store) {
             traces.records.insert(key, value.to_vec());
         };
         store
-            .scan(database, None, &mut |entry| {
+            .scan(database, b"", None, &mut |entry| {
                 add(entry.key, entry.value);
                 ControlFlow::Continue(())
             })

@@ -180,7 +180,7 @@ fn play(
 fn keys_in(store: &mut dyn Store, database: Database) -> Vec<Vec<u8>> {
     let mut keys = Vec::new();
     store
-        .scan(database, None, &mut |entry| {
+        .scan(database, b"", None, &mut |entry| {
             keys.push(entry.key.to_vec());
             std::ops::ControlFlow::Continue(())
         })

@@ -339,7 +339,7 @@ proptest! {
                 Examined::NeedsStore(command) => {
                     let mut outcomes = Vec::new();
                     store.apply_batch(&policy.rules, &[command], &mut outcomes).unwrap();
-                    Decision::Stored(outcomes[0])
+                    Decision::Stored(outcomes[0].unwrap())
                 }
             };
             let mut reply = Vec::new();
@@ -418,7 +418,7 @@ proptest! {
                 true => seen.retries >= needed,
                 false => is_late,
             };
-            let has_passed = matches!(outcomes[0].verdict, Verdict::Pass { .. });
+            let has_passed = matches!(outcomes[0].unwrap().verdict, Verdict::Pass { .. });
             prop_assert_eq!(has_passed, passes, "{:?} at {}", outcomes[0], now);
             seen.was_successful |= is_late;
         }

@@ -134,7 +134,7 @@ impl Model {
                 self.store
                     .apply_batch(&self.policy.rules, &[command], &mut outcomes)
                     .unwrap();
-                Decision::Stored(outcomes[0])
+                Decision::Stored(outcomes[0].unwrap())
             }
         };
         let mut reply = Vec::new();

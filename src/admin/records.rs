@@ -29,7 +29,7 @@ pub struct Copied {
     pub value: Vec<u8>,
 }
 
-/// Shows every record whose stored key begins with `prefix`, in order.
+/// Shows every record whose stored key begins with `prefix`, in the order of the store.
 pub fn each_record(
     store: &mut dyn Store,
     database: Database,
@@ -48,16 +48,11 @@ pub fn each_record_until(
     prefix: &[u8],
     visit: &mut dyn FnMut(&Copied) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<(), Failure> {
-    let mut after = (!prefix.is_empty()).then(|| prefix.to_vec());
+    let mut after: Option<Vec<u8>> = None;
     loop {
         let mut slice: Vec<Copied> = Vec::new();
         let mut size = 0;
-        let mut is_past = false;
-        let at_end = store.scan(database, after.as_deref(), &mut |entry| {
-            if !entry.stored_key.starts_with(prefix) {
-                is_past = true;
-                return ControlFlow::Break(());
-            }
+        let at_end = store.scan(database, prefix, after.as_deref(), &mut |entry| {
             size += entry.stored_key.len() + entry.key.len() + entry.value.len();
             slice.push(Copied {
                 stored_key: entry.stored_key.to_vec(),
@@ -76,7 +71,7 @@ pub fn each_record_until(
             }
         }
         match slice.pop() {
-            Some(last) if !at_end && !is_past => after = Some(last.stored_key),
+            Some(last) if !at_end => after = Some(last.stored_key),
             _ => return Ok(()),
         }
     }

@@ -36,16 +36,16 @@ pub fn apply_all<R: Records>(
     records: &mut R,
     rules: &Rules,
     commands: &[Command],
-    outcomes: &mut Vec<Outcome>,
+    outcomes: &mut Vec<Option<Outcome>>,
 ) -> Result<(), R::Error> {
     let start = outcomes.len();
     for (index, command) in commands.iter().enumerate() {
-        let before = commands.iter().zip(&outcomes[start..]);
+        let before = commands.iter().zip(outcomes[start..].iter().flatten());
         let command = match is_sure(command, index) {
             true => *command,
             false => reduce_allowance(command, before),
         };
-        outcomes.push(apply(records, rules, &command)?);
+        outcomes.push(Some(apply(records, rules, &command)?));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! fixed form as octets, in which they travel between workers and the writer.
 
 use super::number::{number_of_text, push_number};
+use super::record::Database;
 
 /// The time of a request: its value, and the text that goes into records.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -142,6 +143,14 @@ impl<'a> Command<'a> {
         let has_own = is_looked_for && !self.own_client.is_empty();
         let client = is_looked_for.then_some(self.client);
         client.into_iter().chain(has_own.then_some(self.own_client))
+    }
+
+    /// The records that the command may read or write, by database and key.
+    pub fn keys(&self) -> impl Iterator<Item = (Database, &'a [u8])> {
+        let clients = self.client_keys().map(|key| (Database::Clients, key));
+        std::iter::once((Database::Greylist, self.triplet))
+            .chain(clients)
+            .chain(std::iter::once((Database::Tarpit, self.address)))
     }
 
     /// Appends the command as octets. Texts beyond 65535 octets are cut; the

@@ -4,7 +4,7 @@ use crate::policy::apply::Reading;
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
-use crate::store::{CommitReport, Editor, Store, StoreError, Visitor};
+use crate::store::{CommitReport, Editor, Found, Store, StoreError, Visitor};
 
 /// Panics whenever it is asked for something.
 pub struct BuggyStore;
@@ -18,17 +18,23 @@ impl Store for BuggyStore {
         &mut self,
         _: &Rules,
         _: &[Command],
-        outcomes: &mut Vec<Outcome>,
+        outcomes: &mut Vec<Option<Outcome>>,
     ) -> Result<CommitReport, StoreError> {
-        outcomes.push(Outcome::default());
+        outcomes.push(Some(Outcome::default()));
         panic!("a bug at writing")
     }
 
-    fn scan(&mut self, _: Database, _: Option<&[u8]>, _: &mut Visitor) -> Result<bool, StoreError> {
+    fn scan(
+        &mut self,
+        _: Database,
+        _: &[u8],
+        _: Option<&[u8]>,
+        _: &mut Visitor,
+    ) -> Result<bool, StoreError> {
         unreachable!()
     }
 
-    fn read(&mut self, _: &[(Database, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+    fn records_of(&mut self, _: &Command) -> Result<Vec<Found>, StoreError> {
         unreachable!()
     }
 

@@ -17,13 +17,14 @@ use super::engine::Engine;
 use super::group_commit::GroupCommitWindow;
 use super::listener::Listeners;
 use super::shared::Shared;
+use super::store::ServerStore;
 use super::worker::{Inputs, Worker};
 use super::writer::{AnswerQueue, Maintenance, Writer};
 use crate::config::settings::{Settings, Sync};
 use crate::config::whitelists;
 use crate::log::Log;
 use crate::policy::decide::Policy;
-use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
+use crate::store::lmdb::Purpose;
 use crate::sys::lock::LockFile;
 use crate::sys::process::{self, Death};
 use crate::sys::signals::Signals;
@@ -160,15 +161,9 @@ impl Parts {
         }
     }
 
-    /// The environment, opened when it is first needed.
-    fn store(&self, purpose: Purpose, patience: Duration) -> io::Result<LmdbStore> {
-        let options = LmdbOptions {
-            dir: self.settings.dbdir.clone(),
-            map_size: self.settings.db_size,
-            purpose,
-            patience,
-        };
-        Ok(LmdbStore::with_lock(options, self.lock.for_child()?))
+    fn store(&self, purpose: Purpose, patience: Duration) -> io::Result<ServerStore> {
+        let lock = self.lock.for_child()?;
+        Ok(ServerStore::new(&self.settings, purpose, patience, lock))
     }
 
     fn run_worker(
@@ -216,6 +211,7 @@ impl Parts {
             control,
             signals,
             store: self.store(purpose, WRITER_PATIENCE)?,
+            dbdir: self.settings.dbdir.clone(),
             rules: self.policy.rules.clone(),
             limit: NewcomerLimit::new(&self.policy.rules, &self.log),
             log: Rc::clone(&self.log),

@@ -23,6 +23,7 @@ mod spawn;
 mod stages;
 mod start;
 mod start_error;
+mod store;
 mod verification;
 mod worker;
 mod writer;

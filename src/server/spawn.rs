@@ -17,14 +17,15 @@ use super::engine::{Advance, Commands, Engine, Replies};
 use super::lists::load_policy;
 use super::options_file::write_for_session;
 use super::shared::Shared;
+use super::store::ServerStore;
 use super::verification::{Reason, Verification, run_verifier};
 use crate::config::settings::Settings;
 use crate::log::{Level, Log, Sinks, report_panics_to_syslog};
 use crate::policy::request::RequestReader;
-use crate::store::lmdb::claim::{is_marked, mark_file};
-use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
-use crate::store::{ErrorKind, Store};
-use crate::sys::lock::Claim;
+use crate::store::ErrorKind;
+use crate::store::lmdb::Purpose;
+use crate::store::lmdb::claim::{is_marked, lock_file, mark_file};
+use crate::sys::lock::{Claim, LockFile};
 use crate::sys::process::{self, Side};
 use crate::sys::{crash, syslog};
 
@@ -96,13 +97,9 @@ impl Session {
             log.complain(ignored);
         }
         let policy = load_policy(settings, &log);
-        let store = LmdbStore::new(LmdbOptions {
-            dir: settings.dbdir.clone(),
-            map_size: settings.db_size,
-            // Whatever --sync says: no process stays to end in order.
-            purpose: Purpose::WriteFlushed,
-            patience: PATIENCE,
-        });
+        let lock = LockFile::new(lock_file(&settings.dbdir), 0o600);
+        // Whatever --sync says: no process stays to end in order.
+        let store = ServerStore::new(settings, Purpose::WriteFlushed, PATIENCE, lock);
         write_for_session(settings, store.lock(), &log);
         Ok(Session {
             input,
@@ -132,7 +129,7 @@ impl Session {
             let mut rest = &buffer[..length];
             loop {
                 let is_usable = self.is_database_usable();
-                let store = is_usable.then_some(&mut self.commit.store as &mut dyn Store);
+                let store = is_usable.then(|| self.commit.store.get());
                 let mut next =
                     self.engine
                         .advance(store, &mut reader, &mut rest, &mut replies, &mut commands);
@@ -203,7 +200,7 @@ impl Session {
             return;
         };
         // The verifier reads it anew, and this session afterwards, too.
-        self.commit.store.close();
+        self.commit.store.get().close();
         match process::fork() {
             Ok(Side::Parent(pid)) => self.verification.begin(pid),
             Ok(Side::Child) => {

@@ -294,7 +294,7 @@ fn open_once(settings: &Settings, lock: LockFile) -> Result<bool, StoreError> {
         return Ok(false);
     }
     let mut is_empty = true;
-    store.scan(Database::Greylist, None, &mut |_| {
+    store.scan(Database::Greylist, b"", None, &mut |_| {
         is_empty = false;
         ControlFlow::Break(())
     })?;

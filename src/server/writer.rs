@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -19,12 +20,12 @@ use super::control::{self, Message};
 use super::counters::Counter;
 use super::group_commit::GroupCommitWindow;
 use super::shared::{Shared, StoreEpoch};
+use super::store::ServerStore;
 use crate::log::{Level, Log};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
 use crate::store::expiry::{Expiry, Progress, finished_line};
-use crate::store::lmdb::LmdbStore;
 use crate::store::{CommitReport, ErrorKind, StoreError};
 use crate::sys::clock;
 use crate::sys::lock::Claim;
@@ -58,8 +59,10 @@ pub struct Writer {
     pub control: UnixStream,
     /// Signals; only the master's words end the writer.
     pub signals: Signals,
-    /// The environment.
-    pub store: LmdbStore,
+    /// Where the records are.
+    pub store: ServerStore,
+    /// `--dbdir`.
+    pub dbdir: PathBuf,
     /// The numbers and switches that decide.
     pub rules: Rules,
     /// How many new records each client may have.
@@ -199,7 +202,7 @@ impl Writer {
             // The mark says that it was not verified, which stays true.
             return Ok(());
         }
-        match self.store.end() {
+        match self.store.get().end() {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.report(&error);
@@ -213,7 +216,7 @@ impl Writer {
         let epoch = self.shared.store_epoch();
         if epoch != self.epoch {
             self.epoch = epoch;
-            self.store.close();
+            self.store.get().close();
         }
     }
 
@@ -266,8 +269,9 @@ impl Writer {
         self.window.note(Instant::now(), took, taken.len(), waiting);
     }
 
-    /// The outcomes of the commands; none if the store failed.
-    fn apply(&mut self, commands: &mut [Command]) -> Vec<Outcome> {
+    /// The outcomes of the commands; none if the store failed, and none of those
+    /// whose part of it did.
+    fn apply(&mut self, commands: &mut [Command]) -> Vec<Option<Outcome>> {
         let mut outcomes = Vec::with_capacity(commands.len());
         if !self.epoch.is_usable() {
             return outcomes;
@@ -282,7 +286,7 @@ impl Writer {
             return outcomes;
         }
         let applied = apply_counted(
-            &mut self.store,
+            self.store.get(),
             &self.rules,
             self.limit.as_mut(),
             &self.shared.counters,
@@ -290,7 +294,8 @@ impl Writer {
             &mut outcomes,
         );
         if !is_of_pings {
-            self.failed_at = applied.is_err().then(Instant::now);
+            let has_failed = outcomes.iter().any(Option::is_none) || applied.is_err();
+            self.failed_at = has_failed.then(Instant::now);
         }
         match applied {
             Ok(report) => self.act_on_report(report),
@@ -303,9 +308,12 @@ impl Writer {
         if report.was_replaced {
             let line = format!(
                 "the database in {} was replaced: the new one is used",
-                self.store.dir().display()
+                self.dbdir.display()
             );
             self.log.write(Level::Warning, line.as_bytes());
+        }
+        for trouble in &report.troubles {
+            self.report(trouble);
         }
         if report.has_grown && matches!(self.maintenance, Maintenance::Due(_)) {
             self.maintenance = Maintenance::Due(Instant::now());
@@ -322,7 +330,7 @@ impl Writer {
     }
 
     /// Answers each worker, in as few datagrams as possible.
-    fn answer(&mut self, taken: &[Arrived], outcomes: &[Outcome]) {
+    fn answer(&mut self, taken: &[Arrived], outcomes: &[Option<Outcome>]) {
         let mut by_worker: BTreeMap<(u8, u32), Vec<usize>> = BTreeMap::new();
         for (index, Arrived { head, .. }) in taken.iter().enumerate() {
             let worker = (head.worker, head.incarnation);
@@ -336,7 +344,11 @@ impl Writer {
             for indexes in indexes.chunks(MAX_ANSWERS) {
                 begin_answers(&mut datagram, incarnation);
                 for &index in indexes {
-                    push_answer(&mut datagram, taken[index].tag, outcomes.get(index));
+                    push_answer(
+                        &mut datagram,
+                        taken[index].tag,
+                        outcomes.get(index).and_then(Option::as_ref),
+                    );
                 }
                 if !queue.send(&datagram) {
                     let counters = &self.shared.counters;
@@ -364,13 +376,14 @@ impl Writer {
         match &mut self.maintenance {
             Maintenance::Due(at) if *at > Instant::now() => {}
             Maintenance::Due(at) if !self.epoch.is_usable() => *at += Duration::from_secs(1),
+            Maintenance::Due(_) if self.store.get().expires_by_itself() => self.end_maintenance(),
             Maintenance::Due(_) => {
                 self.log.write(Level::One, b"cleaning up old entries...");
                 let expiry = Expiry::new(&self.rules, clock::seconds());
                 self.maintenance = Maintenance::Running(expiry);
             }
             Maintenance::Running(_) if !self.epoch.is_usable() => self.end_maintenance(),
-            Maintenance::Running(expiry) => match expiry.step(&mut self.store, &self.rules) {
+            Maintenance::Running(expiry) => match expiry.step(self.store.get(), &self.rules) {
                 Ok(Progress::More) => {}
                 Ok(Progress::Finished {
                     database,

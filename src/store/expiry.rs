@@ -101,7 +101,7 @@ impl Expiry {
         let mut last_seen = None;
         let mut seen = 0;
         let after = self.after.as_deref();
-        let at_end = store.scan(database, after, &mut |entry| {
+        let at_end = store.scan(database, b"", after, &mut |entry| {
             seen += 1;
             if is_expired(rules, database, entry.value, self.now) {
                 expired.push(entry.key.to_vec());

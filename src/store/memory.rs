@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
 use std::ops::{Bound, ControlFlow};
 
-use super::{CommitReport, Editor, Entry, Store, StoreError, Visitor};
+use super::{CommitReport, Editor, Entry, Found, Store, StoreError, Visitor};
 use crate::policy::apply::{ReadRecords, Reading, Records, apply_all, apply_read_only};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
@@ -53,7 +53,7 @@ impl Store for MemoryStore {
         &mut self,
         rules: &Rules,
         commands: &[Command],
-        outcomes: &mut Vec<Outcome>,
+        outcomes: &mut Vec<Option<Outcome>>,
     ) -> Result<CommitReport, StoreError> {
         apply_all(self, rules, commands, outcomes)?;
         Ok(CommitReport::default())
@@ -62,13 +62,14 @@ impl Store for MemoryStore {
     fn scan(
         &mut self,
         database: Database,
+        prefix: &[u8],
         after: Option<&[u8]>,
         visit: &mut Visitor,
     ) -> Result<bool, StoreError> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let start = after.map_or(Bound::Included(prefix), Bound::Excluded);
         let records: Range<'_, Vec<u8>, Vec<u8>> =
             self.maps[database as usize].range::<[u8], _>((start, Bound::Unbounded));
-        for (key, value) in records {
+        for (key, value) in records.take_while(|(key, _)| key.starts_with(prefix)) {
             if visit(Entry {
                 stored_key: key,
                 key,
@@ -81,10 +82,12 @@ impl Store for MemoryStore {
         Ok(true)
     }
 
-    fn read(&mut self, keys: &[(Database, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        let value =
-            |&(database, key): &(Database, &[u8])| self.maps[database as usize].get(key).cloned();
-        Ok(keys.iter().map(value).collect())
+    fn records_of(&mut self, command: &Command) -> Result<Vec<Found>, StoreError> {
+        let found = |(database, key): (Database, &[u8])| {
+            let value = self.maps[database as usize].get(key).cloned();
+            (database, key.to_vec(), value)
+        };
+        Ok(command.keys().map(found).collect())
     }
 
     fn edit(&mut self, edit: &mut Editor) -> Result<CommitReport, StoreError> {

@@ -48,41 +48,64 @@ pub trait Store {
     /// What reading alone says of a command, without waiting for any writer.
     fn try_read(&mut self, rules: &Rules, command: &Command) -> Result<Reading, StoreError>;
 
-    /// Applies commands in order in one transaction and appends their
-    /// outcomes. When it returns they are committed; on an error none is.
+    /// Applies commands in order and appends an outcome for each. When it returns
+    /// they are committed; on an error none is. A store of several parts commits
+    /// what it can: a command whose part has failed has no outcome, and the report
+    /// says why.
     fn apply_batch(
         &mut self,
         rules: &Rules,
         commands: &[Command],
-        outcomes: &mut Vec<Outcome>,
+        outcomes: &mut Vec<Option<Outcome>>,
     ) -> Result<CommitReport, StoreError>;
 
-    /// Shows records in the order of their stored keys, beginning after
-    /// `after`. True if it came to the end.
+    /// Shows the records whose stored key begins with `prefix`, from the first one
+    /// or, if the caller goes on with a scan, from the one after `after`. True if
+    /// it came to the end.
     fn scan(
         &mut self,
         database: Database,
+        prefix: &[u8],
         after: Option<&[u8]>,
         visit: &mut Visitor,
     ) -> Result<bool, StoreError>;
 
-    /// The values under these keys, all of one moment.
-    fn read(&mut self, keys: &[(Database, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
+    /// The records that a command concerns, all of one moment.
+    fn records_of(&mut self, command: &Command) -> Result<Vec<Found>, StoreError>;
 
     /// Changes records in one transaction. When it returns all is committed;
     /// on an error nothing is. `edit` may be run again from its start, when
     /// the store had to make room.
     fn edit(&mut self, edit: &mut Editor) -> Result<CommitReport, StoreError>;
+
+    /// Lets go of files and connections; the next use opens them again.
+    fn close(&mut self) {}
+
+    /// An orderly end: nothing is left that a crash of the machine could undo.
+    fn end(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// True if records that have expired go by themselves, without maintenance.
+    fn expires_by_itself(&self) -> bool {
+        false
+    }
 }
 
+/// A record that a command concerns: its database, its key, and its value if it is
+/// there.
+pub type Found = (Database, Vec<u8>, Option<Vec<u8>>);
+
 /// What happened on the way of a commit, beside the changes themselves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommitReport {
     /// The store was full and was given more room: it is time for maintenance.
     pub has_grown: bool,
     /// Another database had taken the place of the one this process knew; the
     /// commit went into the new one.
     pub was_replaced: bool,
+    /// What kept parts of the store from committing.
+    pub troubles: Vec<StoreError>,
 }
 
 /// What kind of trouble an error is.

@@ -143,7 +143,7 @@ fn verify_into(store: &mut LmdbStore, file: &File) -> Result<u64, StoreError> {
     for database in Database::ALL {
         let mut last: Option<Vec<u8>> = None;
         let mut count = 0;
-        let in_order = store.scan(database, None, &mut |entry| {
+        let in_order = store.scan(database, b"", None, &mut |entry| {
             if last.as_deref().is_some_and(|last| last >= entry.stored_key) {
                 return ControlFlow::Break(());
             }

@@ -38,10 +38,11 @@ pub fn answer(
             store
                 .apply_batch(&policy.rules, &[command], &mut outcomes)
                 .unwrap();
+            let outcome = outcomes[0].unwrap();
             if let Some(newcomers) = newcomers {
-                newcomers.note(&command, &outcomes[0]);
+                newcomers.note(&command, &outcome);
             }
-            Decision::Stored(outcomes[0])
+            Decision::Stored(outcome)
         }
     };
     let decision = policy.settle(request, decision, held, clock);

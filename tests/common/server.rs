@@ -354,7 +354,7 @@ pub fn records(dbdir: &Path, database: Database) -> BTreeMap<Vec<u8>, Vec<u8>> {
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut records = BTreeMap::new();
     open_store(dbdir)
-        .scan(database, None, &mut |entry| {
+        .scan(database, b"", None, &mut |entry| {
             records.insert(entry.key.to_vec(), entry.value.to_vec());
             ControlFlow::Continue(())
         })

@@ -68,7 +68,6 @@ fn fill_and_empty(dir: &std::path::Path) {
         .map(|key| (Database::Greylist, &key[..], &b"1,2,3"[..]))
         .collect();
     fill(dir, &all);
-    use postgrey::store::Store;
     store(dir)
         .edit(&mut |records| {
             keys[100..]
@@ -117,9 +116,8 @@ fn nobody_may_be_there_during_a_compaction() {
     assert_eq!(said, own);
     lock.unlock(Claim::Daemon).unwrap();
     // A session of spawn(8) has no claim, but a reader's place.
-    use postgrey::store::Store;
     let mut session = store(dir.path());
-    session.read(&[(Database::Clients, b"192.0.2.1")]).unwrap();
+    session.prepare().unwrap();
     let said = ctl(dir.path(), &["compact"]).failed(2);
     assert!(
         said.contains(&format!("process {} uses the database", std::process::id())),

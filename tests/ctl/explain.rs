@@ -64,7 +64,7 @@ fn read_all(store: &mut dyn Store) -> MemoryStore {
     for database in Database::ALL {
         let mut all = Vec::new();
         store
-            .scan(database, None, &mut |entry| {
+            .scan(database, b"", None, &mut |entry| {
                 all.push((entry.key.to_vec(), entry.value.to_vec()));
                 std::ops::ControlFlow::Continue(())
             })
@@ -163,14 +163,9 @@ fn only_read(
     let mut keys = postgrey::policy::triplet::Keys::default();
     let mut copy = MemoryStore::default();
     if let Examined::NeedsStore(command) = policy.examine(request, now, &mut keys) {
-        let wanted = [
-            (Database::Greylist, command.triplet),
-            (Database::Clients, command.client),
-            (Database::Tarpit, command.address),
-        ];
-        for ((database, key), value) in wanted.iter().zip(store.read(&wanted).unwrap()) {
+        for (database, key, value) in store.records_of(&command).unwrap() {
             if let Some(value) = value {
-                copy.insert(*database, key, &value);
+                copy.insert(database, &key, &value);
             }
         }
     }

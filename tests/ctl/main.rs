@@ -133,7 +133,7 @@ fn fill(dir: &Path, records: &[(Database, &[u8], &[u8])]) {
 fn records(dir: &Path, database: Database) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut all = Vec::new();
     store(dir)
-        .scan(database, None, &mut |entry| {
+        .scan(database, b"", None, &mut |entry| {
             all.push((entry.key.to_vec(), entry.value.to_vec()));
             ControlFlow::Continue(())
         })

@@ -15,7 +15,7 @@ use postgrey::server::engine::{Advance, Commands, Engine, Replies};
 use postgrey::server::shared::Shared;
 use postgrey::store::expiry::{Expiry, Progress};
 use postgrey::store::memory::MemoryStore;
-use postgrey::store::{CommitReport, Editor, ErrorKind, Store, StoreError, Visitor};
+use postgrey::store::{CommitReport, Editor, ErrorKind, Found, Store, StoreError, Visitor};
 
 use crate::server::request;
 
@@ -54,7 +54,7 @@ impl Store for Failing {
         &mut self,
         rules: &Rules,
         commands: &[Command],
-        outcomes: &mut Vec<Outcome>,
+        outcomes: &mut Vec<Option<Outcome>>,
     ) -> Result<CommitReport, StoreError> {
         self.call("apply_batch")?
             .apply_batch(rules, commands, outcomes)
@@ -63,14 +63,15 @@ impl Store for Failing {
     fn scan(
         &mut self,
         database: Database,
+        prefix: &[u8],
         after: Option<&[u8]>,
         visit: &mut Visitor,
     ) -> Result<bool, StoreError> {
-        self.call("scan")?.scan(database, after, visit)
+        self.call("scan")?.scan(database, prefix, after, visit)
     }
 
-    fn read(&mut self, keys: &[(Database, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.call("read")?.read(keys)
+    fn records_of(&mut self, command: &Command) -> Result<Vec<Found>, StoreError> {
+        self.call("records_of")?.records_of(command)
     }
 
     fn edit(&mut self, edit: &mut Editor) -> Result<CommitReport, StoreError> {
@@ -156,7 +157,7 @@ impl Stage {
             let decoded = Command::decode(&mut &commands.needed[..]).unwrap();
             let rules = engine.policy().rules.clone();
             let result = store.apply_batch(&rules, &[decoded], &mut outcomes);
-            let outcome = result.is_ok().then(|| outcomes[0]);
+            let outcome = result.ok().and_then(|_| outcomes[0]);
             let _ = engine.finish(&self.reader, outcome, &mut replies);
         }
         assert!(input.is_empty());
@@ -270,7 +271,9 @@ fn maintenance_that_fails_anywhere_is_done_by_the_next_run() {
             count += 1;
             std::ops::ControlFlow::Continue(())
         };
-        store.scan(Database::Greylist, None, &mut visit).unwrap();
+        store
+            .scan(Database::Greylist, b"", None, &mut visit)
+            .unwrap();
         count
     };
     for fails_at in 0.. {

@@ -86,7 +86,7 @@ fn add_records(traces: &mut Traces, store: &mut dyn Store) {
     for (number, database) in Database::ALL.into_iter().enumerate() {
         let records = &mut traces.records;
         store
-            .scan(database, None, &mut |entry| {
+            .scan(database, b"", None, &mut |entry| {
                 records.insert((number, entry.key.to_vec()), entry.value.to_vec());
                 ControlFlow::Continue(())
             })

@@ -149,11 +149,13 @@ impl Stage {
     /// The records of triplets in the server's database, and in the model.
     fn records(&mut self) -> [BTreeMap<String, String>; 2] {
         let mut expected = BTreeMap::new();
-        let scanned = self.model.scan(Database::Greylist, None, &mut |entry| {
-            let text = |octets: &[u8]| String::from_utf8(octets.to_vec()).unwrap();
-            expected.insert(text(entry.key), text(entry.value));
-            ControlFlow::Continue(())
-        });
+        let scanned = self
+            .model
+            .scan(Database::Greylist, b"", None, &mut |entry| {
+                let text = |octets: &[u8]| String::from_utf8(octets.to_vec()).unwrap();
+                expected.insert(text(entry.key), text(entry.value));
+                ControlFlow::Continue(())
+            });
         assert_eq!(scanned, Ok(true));
         let mut found = self.server.records(Database::Greylist);
         found.retain(|key, _| key.ends_with("/a@s.example/u@r.example"));

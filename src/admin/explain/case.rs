@@ -4,17 +4,18 @@
 use std::sync::atomic::AtomicU64;
 
 use crate::config::VERSION;
+use crate::policy::apply::ReadRecords;
 use crate::policy::client::ClientAddress;
 use crate::policy::command::Verdict;
 use crate::policy::decide::{Decision, Examined, Policy, Surroundings};
 use crate::policy::instances::Instances;
 use crate::policy::number::number_of_text;
-use crate::policy::record::{Database, TripletRecord};
+use crate::policy::record::TripletRecord;
 use crate::policy::request::{Attribute, Request};
 use crate::policy::triplet::Keys;
 use crate::policy::whitelist::SourceLine;
 use crate::store::memory::MemoryStore;
-use crate::store::{Store, StoreError};
+use crate::store::{Found, Store, StoreError};
 use crate::sys::clock;
 
 /// Tries looked at until one passes.
@@ -30,7 +31,7 @@ pub struct Case<'a> {
     /// The keys of the request.
     pub keys: Keys,
     /// The records under these keys; none if the store is not asked.
-    pub records: Vec<(Database, Vec<u8>, Option<Vec<u8>>)>,
+    pub records: Vec<Found>,
 }
 
 /// What a server would answer.
@@ -65,31 +66,10 @@ impl<'a> Case<'a> {
     ) -> Result<Case<'a>, E> {
         let request = without_time(request);
         let mut keys = Keys::default();
-        let wanted = match policy.examine(&request, clock, &mut keys) {
+        let records = match policy.examine(&request, clock, &mut keys) {
             Examined::Decided(_) => Vec::new(),
-            Examined::NeedsStore(command) => {
-                let mut wanted = vec![(Database::Greylist, command.triplet.to_vec())];
-                let clients = command.client_keys();
-                wanted.extend(clients.map(|key| (Database::Clients, key.to_vec())));
-                wanted.push((Database::Tarpit, command.address.to_vec()));
-                wanted
-            }
+            Examined::NeedsStore(command) => open()?.records_of(&command)?,
         };
-        let mut records = Vec::new();
-        if !wanted.is_empty() {
-            let mut store = open()?;
-            let asked: Vec<(Database, &[u8])> = wanted
-                .iter()
-                .map(|(database, key)| (*database, &key[..]))
-                .collect();
-            let values = store.read(&asked)?;
-            records.extend(
-                wanted
-                    .into_iter()
-                    .zip(values)
-                    .map(|((database, key), value)| (database, key, value)),
-            );
-        }
         Ok(Case {
             policy,
             request,
@@ -134,7 +114,7 @@ impl<'a> Case<'a> {
                 let mut outcomes = Vec::new();
                 let applied = memory.apply_batch(&self.policy.rules, &[command], &mut outcomes);
                 match (applied, outcomes.pop()) {
-                    (Ok(_), Some(outcome)) => Decision::Stored(outcome),
+                    (Ok(_), Some(Some(outcome))) => Decision::Stored(outcome),
                     _ => Decision::StoreFailed,
                 }
             }
@@ -197,8 +177,8 @@ impl<'a> Case<'a> {
 
     fn first_seen(&self, memory: &mut MemoryStore) -> Option<f64> {
         let (database, key, _) = self.records.first()?;
-        let value = memory.read(&[(*database, key)]).ok()?.pop()??;
-        TripletRecord::parse(&value).map(|record| number_of_text(record.first))
+        let value = memory.get(*database, key).ok()??;
+        TripletRecord::parse(value).map(|record| number_of_text(record.first))
     }
 
     /// The line by which the recipient is greylisted, where only those with one are.

@@ -11,13 +11,13 @@ use crate::log::Log;
 use crate::policy::command::{Command, Outcome};
 use crate::policy::rules::Rules;
 use crate::server::shared::Shared;
-use crate::store::lmdb::LmdbStore;
+use crate::server::store::ServerStore;
 use crate::store::{ErrorKind, StoreError};
 
 /// Commits one command at a time.
 pub struct LocalCommit {
-    /// The environment, for reading as well.
-    pub store: LmdbStore,
+    /// The store, for reading as well.
+    pub store: ServerStore,
     limit: Option<NewcomerLimit>,
     log: Rc<Log>,
     shared: Shared,
@@ -25,7 +25,7 @@ pub struct LocalCommit {
 
 impl LocalCommit {
     /// Commits into this store.
-    pub fn new(store: LmdbStore, rules: &Rules, log: Rc<Log>, shared: Shared) -> Self {
+    pub fn new(store: ServerStore, rules: &Rules, log: Rc<Log>, shared: Shared) -> Self {
         LocalCommit {
             store,
             limit: NewcomerLimit::new(rules, &log),
@@ -42,21 +42,21 @@ impl LocalCommit {
         };
         let mut outcomes = Vec::with_capacity(1);
         let applied = apply_counted(
-            &mut self.store,
+            self.store.get(),
             rules,
             self.limit.as_mut(),
             &self.shared.counters,
             &mut [command],
             &mut outcomes,
         );
-        match (applied, outcomes.pop()) {
-            (Ok(_), Some(outcome)) => Ok(outcome),
-            (Ok(_), None) => Err(ErrorKind::Other),
-            (Err(error), _) => {
-                let line = format!("{error}: requests pass ungreylisted");
-                self.log.complain_about(error.cause(), &line);
-                Err(error.kind)
-            }
-        }
+        let error = match (applied, outcomes.pop()) {
+            (Ok(_), Some(Some(outcome))) => return Ok(outcome),
+            (Ok(report), _) => report.troubles.into_iter().next(),
+            (Err(error), _) => Some(error),
+        };
+        let error = error.unwrap_or_else(StoreError::of_bug);
+        let line = format!("{error}: requests pass ungreylisted");
+        self.log.complain_about(error.cause(), &line);
+        Err(error.kind)
     }
 }

@@ -27,7 +27,7 @@ pub fn apply_counted(
     limit: Option<&mut NewcomerLimit>,
     counters: &Counters,
     commands: &mut [Command],
-    outcomes: &mut Vec<Outcome>,
+    outcomes: &mut Vec<Option<Outcome>>,
 ) -> Result<CommitReport, StoreError> {
     if let Some(limit) = &limit {
         limit.allow(commands);
@@ -76,7 +76,7 @@ mod tests {
         }];
         let rules = Rules::default();
         let mut outcomes = Vec::new();
-        let mut apply = |store: &mut dyn Store, outcomes: &mut Vec<Outcome>| {
+        let mut apply = |store: &mut dyn Store, outcomes: &mut Vec<Option<Outcome>>| {
             apply_counted(store, &rules, None, counters, &mut commands, outcomes)
         };
         let failed = apply(&mut BuggyStore, &mut outcomes);

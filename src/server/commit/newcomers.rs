@@ -30,8 +30,14 @@ impl NewcomerLimit {
     }
 
     /// Counts what was committed, and says what was left out.
-    pub fn note(&mut self, commands: &[Command], outcomes: &[Outcome], counters: &Counters) {
+    pub fn note(
+        &mut self,
+        commands: &[Command],
+        outcomes: &[Option<Outcome>],
+        counters: &Counters,
+    ) {
         for (command, outcome) in commands.iter().zip(outcomes) {
+            let Some(outcome) = outcome else { continue };
             let Some(left_out) = self.newcomers.note(command, outcome) else {
                 continue;
             };
@@ -87,7 +93,7 @@ mod tests {
                 commands,
                 &mut outcomes,
             )
-            .map(|_| outcomes[0].triplet)
+            .map(|_| outcomes[0].unwrap().triplet)
         };
         let mut memory = MemoryStore::default();
         for (triplet, expected) in [

@@ -25,7 +25,7 @@ use crate::server::counters::Counter;
 use crate::server::engine::{Commands, Engine};
 use crate::server::gather::GatherDelay;
 use crate::server::shared::{Shared, StoreEpoch};
-use crate::store::lmdb::LmdbStore;
+use crate::server::store::ServerStore;
 use crate::sys::poll::{Interest, PollSet};
 use crate::sys::process;
 use crate::sys::signals::Signals;
@@ -52,8 +52,8 @@ pub struct Worker {
     /// Its place among the workers.
     place: usize,
     engine: Engine,
-    /// The environment, for reading alone.
-    store: LmdbStore,
+    /// For reading alone.
+    store: ServerStore,
     /// When the database was last put in use or out of use.
     epoch: StoreEpoch,
     commit: RemoteCommit,
@@ -95,7 +95,7 @@ impl Worker {
     pub fn new(
         place: usize,
         engine: Engine,
-        store: LmdbStore,
+        store: ServerStore,
         commit: RemoteCommit,
         inputs: Inputs,
         log: Rc<Log>,
@@ -237,7 +237,7 @@ impl Worker {
         let epoch = self.shared.store_epoch();
         if epoch != self.epoch {
             self.epoch = epoch;
-            self.store.close();
+            self.store.get().close();
         }
     }
 

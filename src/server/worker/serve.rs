@@ -7,7 +7,6 @@ use std::time::Instant;
 use super::Worker;
 use crate::server::connection::{Connection, State};
 use crate::server::engine::Advance;
-use crate::store::Store;
 
 /// Octets of memory that a connection keeps for its input: more than a request of
 /// Postfix needs.
@@ -94,7 +93,7 @@ impl Worker {
         let mut has_renewed = false;
         while connection.can_advance() {
             let is_usable = self.epoch.is_usable();
-            let store = is_usable.then_some(&mut self.store as &mut dyn Store);
+            let store = is_usable.then(|| self.store.get());
             self.commands.has_renewals_under_way = self.commit.has_renewals();
             let next = self.engine.advance(
                 store,

@@ -299,20 +299,22 @@ impl<T: Transaction> View<'_, T> {
     pub(super) fn scan(
         &self,
         database: Database,
+        prefix: &[u8],
         after: Option<&[u8]>,
         visit: &mut Visitor,
     ) -> Result<bool, StoreError> {
         let cursor = self.transaction.open_ro_cursor(self.handle(database));
         let cursor = cursor.map_err(self.open.failed("mdb_cursor_open"))?;
-        let start = match after {
+        let first = after.or((!prefix.is_empty()).then_some(prefix));
+        let start = match first {
             Some(_) => lmdb_sys::MDB_SET_RANGE,
             None => lmdb_sys::MDB_FIRST,
         };
-        let mut found = cursor.get(after, None, start);
+        let mut found = cursor.get(first, None, start);
         loop {
             let (stored_key, value) = match found {
-                Ok((Some(key), value)) => (key, value),
-                Ok((None, _)) | Err(lmdb::Error::NotFound) => return Ok(true),
+                Ok((Some(key), value)) if key.starts_with(prefix) => (key, value),
+                Ok(_) | Err(lmdb::Error::NotFound) => return Ok(true),
                 Err(error) => return Err(self.open.failed("mdb_cursor_get")(error)),
             };
             let (key, value) = split_stored(stored_key, value);

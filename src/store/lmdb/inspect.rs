@@ -163,7 +163,12 @@ mod tests {
         assert_eq!(space.map_size, 1 << 22);
         assert!(space.used_pages > 2 && space.free_pages <= space.used_pages);
         store
-            .scan(Database::Clients, None, &mut |_| ControlFlow::Break(()))
+            .scan(
+                Database::Clients,
+                b"",
+                None,
+                &mut |_| ControlFlow::Break(()),
+            )
             .unwrap();
         let readers = store.readers().unwrap();
         let own = std::process::id() as i32;

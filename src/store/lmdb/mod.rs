@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{CommitReport, Editor, ErrorKind, Store, StoreError, Visitor};
+use super::{CommitReport, Editor, ErrorKind, Found, Store, StoreError, Visitor};
 use crate::policy::apply::{
     ReadRecords, Reading, apply_all, apply_read_only, may_decide_by_reading,
 };
@@ -107,12 +107,6 @@ impl LmdbStore {
         self.view(|open| Ok(open.is_short()))
     }
 
-    /// Closes the environment; the next use opens it again.
-    pub fn close(&mut self) {
-        self.open = None;
-        self.failure = None;
-    }
-
     /// The lock file, for other claims on the directory.
     pub fn lock(&self) -> &LockFile {
         &self.lock
@@ -121,27 +115,6 @@ impl LmdbStore {
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.options.dir
-    }
-
-    /// An orderly end: flushes everything and removes the mark of commits without
-    /// a flush, which the next one would set again.
-    pub fn end(&mut self) -> Result<(), StoreError> {
-        let dir = self.options.dir.clone();
-        let is_left_marked = self.options.purpose == Purpose::WriteUnflushed && is_marked(&dir);
-        if self.open.is_none() && !is_left_marked {
-            return Ok(());
-        }
-        self.commit(|open| {
-            let flushed = open.environment.sync(true);
-            flushed.map_err(open.failed("mdb_env_sync"))?;
-            match std::mem::take(&mut open.is_marked) {
-                true => {
-                    remove_mark(&dir).map_err(|e| StoreError::of_io("remove the mark", &dir, &e))
-                }
-                false => Ok(()),
-            }
-        })?;
-        Ok(())
     }
 
     /// Damage that LMDB itself does not see.
@@ -353,7 +326,7 @@ impl Store for LmdbStore {
         &mut self,
         rules: &Rules,
         commands: &[Command],
-        outcomes: &mut Vec<Outcome>,
+        outcomes: &mut Vec<Option<Outcome>>,
     ) -> Result<CommitReport, StoreError> {
         let start = outcomes.len();
         let result = self.commit(|open| {
@@ -371,19 +344,21 @@ impl Store for LmdbStore {
     fn scan(
         &mut self,
         database: Database,
+        prefix: &[u8],
         after: Option<&[u8]>,
         visit: &mut Visitor,
     ) -> Result<bool, StoreError> {
-        self.view(|open| open.read()?.scan(database, after, visit))
+        self.view(|open| open.read()?.scan(database, prefix, after, visit))
     }
 
-    fn read(&mut self, keys: &[(Database, &[u8])]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+    fn records_of(&mut self, command: &Command) -> Result<Vec<Found>, StoreError> {
         self.view(|open| {
             let view = open.read()?;
-            let value = |&(database, key): &(Database, &[u8])| {
-                Ok(view.get(database, key)?.map(<[u8]>::to_vec))
+            let found = |(database, key): (Database, &[u8])| {
+                let value = view.get(database, key)?.map(<[u8]>::to_vec);
+                Ok((database, key.to_vec(), value))
             };
-            keys.iter().map(value).collect()
+            command.keys().map(found).collect()
         })
     }
 
@@ -394,5 +369,31 @@ impl Store for LmdbStore {
             writing.commit()
         });
         result.map(|((), report)| report)
+    }
+
+    fn close(&mut self) {
+        self.open = None;
+        self.failure = None;
+    }
+
+    /// Flushes everything and removes the mark of commits without a flush, which the
+    /// next one would set again.
+    fn end(&mut self) -> Result<(), StoreError> {
+        let dir = self.options.dir.clone();
+        let is_left_marked = self.options.purpose == Purpose::WriteUnflushed && is_marked(&dir);
+        if self.open.is_none() && !is_left_marked {
+            return Ok(());
+        }
+        self.commit(|open| {
+            let flushed = open.environment.sync(true);
+            flushed.map_err(open.failed("mdb_env_sync"))?;
+            match std::mem::take(&mut open.is_marked) {
+                true => {
+                    remove_mark(&dir).map_err(|e| StoreError::of_io("remove the mark", &dir, &e))
+                }
+                false => Ok(()),
+            }
+        })?;
+        Ok(())
     }
 }

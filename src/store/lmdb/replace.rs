@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::claim::{self, follow_lock_file, remove_mark, take_claim};
 use super::{LmdbStore, Reader};
-use crate::store::{ErrorKind, StoreError};
+use crate::store::{ErrorKind, Store, StoreError};
 use crate::sys::lock::Claim;
 
 impl LmdbStore {

@@ -1,6 +1,7 @@
 //! The store as a whole, in folders of its own.
 
 use std::fs;
+use std::ops::ControlFlow;
 
 use super::*;
 
@@ -18,7 +19,12 @@ fn put(store: &mut LmdbStore, key: &[u8]) -> Result<CommitReport, StoreError> {
 }
 
 fn has(store: &mut LmdbStore, key: &[u8]) -> bool {
-    store.read(&[(Database::Clients, key)]).unwrap()[0].is_some()
+    let mut found = false;
+    let scanned = store.scan(Database::Clients, key, None, &mut |entry| {
+        found |= entry.key == key;
+        ControlFlow::Continue(())
+    });
+    scanned.unwrap() && found
 }
 
 #[test]

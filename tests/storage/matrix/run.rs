@@ -247,7 +247,7 @@ impl Run<'_> {
         verified.unwrap_or_else(|error| panic!("{what}: {error}"));
         let mut held = BTreeSet::new();
         for database in [Database::Greylist, Database::Clients] {
-            let scanned = store.scan(database, None, &mut |entry| {
+            let scanned = store.scan(database, b"", None, &mut |entry| {
                 let key = String::from_utf8(entry.key.to_vec()).unwrap();
                 held.insert((database as usize, key));
                 ControlFlow::Continue(())
