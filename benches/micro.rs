@@ -350,7 +350,7 @@ fn store_read_awl(bencher: Bencher) {
     let rules = Rules::default();
     let key = b"192.0.2.1";
     store
-        .edit(&mut |records| {
+        .edit(&[], &mut |records| {
             for client in 0..1000 {
                 let key = format!("192.0.{}.{}", client / 250, client % 250);
                 let value = format!("5,{TIME}");

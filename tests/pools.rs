@@ -94,7 +94,7 @@ fn put(store: &mut dyn Store, client: &str, value: &str) {
         |records: &mut dyn postgrey::policy::apply::Records<Error = postgrey::store::StoreError>| {
             records.put(Database::Clients, client.as_bytes(), value.as_bytes())
         };
-    store.edit(&mut edit).unwrap();
+    store.edit(&[], &mut edit).unwrap();
 }
 
 /// Plays mails in all three ways: each begins with these clients on the

@@ -20,8 +20,7 @@ use crate::policy::pool::objection_to_domain;
 use crate::policy::record::{ClientRecord, Database, TripletRecord};
 use crate::policy::rules::Rules;
 use crate::policy::whitelist::SourceLine;
-use crate::store::lmdb::LmdbStore;
-use crate::store::{Store, StoreError};
+use crate::store::{Key, Store, StoreError};
 use crate::sys::clock;
 
 /// `add client ADDRESS|DOMAIN`.
@@ -55,7 +54,8 @@ pub fn add(words: &Words) -> Result<(), Failure> {
     .keys(rules)?;
     let mut store = open_writer(&words.dbdir())?;
     let now = clock::seconds();
-    store.edit(&mut |records| {
+    let edited = [(Database::Clients, &keys.client[..])];
+    store.edit(&edited, &mut |records| {
         let old = records
             .get(Database::Clients, &keys.client)?
             .and_then(ClientRecord::parse);
@@ -226,13 +226,17 @@ pub fn forget(words: &Words) -> Result<(), Failure> {
 }
 
 /// Removes records, some hundreds in a transaction, and says which were there.
-fn remove(store: &mut LmdbStore, targets: Vec<(Database, Vec<u8>)>) -> Result<usize, Failure> {
+fn remove(store: &mut dyn Store, targets: Vec<(Database, Vec<u8>)>) -> Result<usize, Failure> {
     const AT_ONCE: usize = 500;
     let mut output = Output::new();
     let mut count = 0;
     for targets in targets.chunks(AT_ONCE) {
         let mut removed = Vec::new();
-        store.edit(&mut |records| {
+        let keys: Vec<Key> = targets
+            .iter()
+            .map(|(database, key)| (*database, &key[..]))
+            .collect();
+        store.edit(&keys, &mut |records| {
             removed.clear();
             for (database, key) in targets {
                 if let Some(value) = records.get(*database, key)? {
@@ -295,7 +299,8 @@ pub fn pass(words: &Words) -> Result<(), Failure> {
     }
     let now = clock::seconds();
     for (key, octet) in &keys {
-        store.edit(&mut |records| -> Result<(), StoreError> {
+        let edited = [(Database::Greylist, &key[..])];
+        store.edit(&edited, &mut |records| -> Result<(), StoreError> {
             let old = records
                 .get(Database::Greylist, key)?
                 .and_then(TripletRecord::parse);
@@ -311,7 +316,7 @@ pub fn pass(words: &Words) -> Result<(), Failure> {
 type Triplets = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The triplets of any client that end in this sender and recipient.
-fn keys_that_end_in(store: &mut LmdbStore, end: &[u8]) -> Result<Triplets, Failure> {
+fn keys_that_end_in(store: &mut dyn Store, end: &[u8]) -> Result<Triplets, Failure> {
     let mut keys = Triplets::new();
     each_record(store, Database::Greylist, b"", &mut |record| {
         if let Some(client) = record.key.strip_suffix(end) {

@@ -175,7 +175,7 @@ pub fn may_decide_by_reading(rules: &Rules, command: &Command) -> bool {
 /// to be renewed: it is old, or lies in the future.
 fn is_renewal_due(rules: &Rules, command: &Command, last: f64) -> bool {
     let now = command.now.seconds;
-    now >= last + rules.auto_whitelist_delay || last > now
+    now >= last + rules.auto_whitelist_delay || last > now + rules.clock_difference
 }
 
 /// True if a pass of a client with these numbers counts: one does in
@@ -313,7 +313,7 @@ fn update_triplet<R: Records>(
                 None => 0.0,
             };
             keeps_first = was_successful || now - first <= rules.retry_window;
-            if keeps_first && first > now {
+            if keeps_first && first > now + rules.clock_difference {
                 outcome.clock_corrected = true;
                 keeps_first = false;
             }
@@ -328,7 +328,8 @@ fn update_triplet<R: Records>(
         first = now;
         command.now.push(&mut value);
     }
-    let waited = now - first;
+    // The first time lies in the future if another host's clock is ahead.
+    let waited = (now - first).max(0.0);
     let missing = rules.delay - waited;
     if missing <= 0.0 {
         count += 1.0;

@@ -107,17 +107,28 @@ fn has_only_text(value: &[u8]) -> bool {
 /// True if maintenance removes the record at this time; what is no record at
 /// all goes too.
 pub fn is_expired(rules: &Rules, database: Database, value: &[u8], now: f64) -> bool {
-    match database {
-        Database::Greylist => TripletRecord::parse(value).is_none_or(|record| {
-            let unused = now - number_of_text(record.last);
-            unused > rules.max_age || (record.age() < rules.delay && unused > rules.retry_window)
-        }),
-        Database::Clients => ClientRecord::parse(value)
-            .is_none_or(|record| now - number_of_text(record.last) > rules.max_age),
-        Database::Tarpit => {
-            parse_tarpit_record(value).is_none_or(|last| now - last > rules.retry_window)
+    seconds_left(rules, database, value, now).is_none_or(|left| left < 0.0)
+}
+
+/// Seconds from this time on until maintenance removes the record; `None` if the value
+/// is no record.
+pub fn seconds_left(rules: &Rules, database: Database, value: &[u8], now: f64) -> Option<f64> {
+    let (last, lifetime) = match database {
+        Database::Greylist => {
+            let record = TripletRecord::parse(value)?;
+            let lifetime = match record.age() < rules.delay {
+                true => rules.max_age.min(rules.retry_window),
+                false => rules.max_age,
+            };
+            (number_of_text(record.last), lifetime)
         }
-    }
+        Database::Clients => {
+            let record = ClientRecord::parse(value)?;
+            (number_of_text(record.last), rules.max_age)
+        }
+        Database::Tarpit => (parse_tarpit_record(value)?, rules.retry_window),
+    };
+    Some(lifetime - (now - last))
 }
 
 #[cfg(test)]

@@ -96,6 +96,9 @@ pub struct Rules {
     pub privacy: bool,
     /// Log who is sent to the tarpit, and who comes out of it (`--log-tarpit`).
     pub log_tarpit: bool,
+    /// Seconds by which the clocks of the hosts that share a store may differ: a time
+    /// in a record that lies no further in the future is no mistake (0).
+    pub clock_difference: f64,
 }
 
 impl Rules {
@@ -126,6 +129,7 @@ impl Default for Rules {
             max_new: None,
             privacy: false,
             log_tarpit: false,
+            clock_difference: 0.0,
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::policy::apply::Reading;
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
-use crate::store::{CommitReport, Editor, Found, Store, StoreError, Visitor};
+use crate::store::{CommitReport, Editor, Found, Key, Store, StoreError, Visitor};
 
 /// Panics whenever it is asked for something.
 pub struct BuggyStore;
@@ -38,7 +38,7 @@ impl Store for BuggyStore {
         unreachable!()
     }
 
-    fn edit(&mut self, _: &mut Editor) -> Result<CommitReport, StoreError> {
+    fn edit(&mut self, _: &[Key], _: &mut Editor) -> Result<CommitReport, StoreError> {
         unreachable!()
     }
 }

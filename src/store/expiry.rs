@@ -7,7 +7,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Store, StoreError};
+use super::{Key, Store, StoreError};
 use crate::policy::record::{Database, is_expired};
 use crate::policy::rules::Rules;
 
@@ -78,7 +78,8 @@ impl Expiry {
         keys: &[Vec<u8>],
     ) -> Result<u64, StoreError> {
         let mut removed = 0;
-        store.edit(&mut |records| {
+        let edited: Vec<Key> = keys.iter().map(|key| (database, &key[..])).collect();
+        store.edit(&edited, &mut |records| {
             removed = 0;
             for key in keys {
                 let value = records.get(database, key)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
 use std::ops::{Bound, ControlFlow};
 
-use super::{CommitReport, Editor, Entry, Found, Store, StoreError, Visitor};
+use super::{CommitReport, Editor, Entry, Found, Key, Store, StoreError, Visitor};
 use crate::policy::apply::{ReadRecords, Reading, Records, apply_all, apply_read_only};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
@@ -90,7 +90,7 @@ impl Store for MemoryStore {
         Ok(command.keys().map(found).collect())
     }
 
-    fn edit(&mut self, edit: &mut Editor) -> Result<CommitReport, StoreError> {
+    fn edit(&mut self, _: &[Key], edit: &mut Editor) -> Result<CommitReport, StoreError> {
         let before = self.maps.clone();
         let result = edit(self);
         if result.is_err() {

@@ -73,10 +73,12 @@ pub trait Store {
     /// The records that a command concerns, all of one moment.
     fn records_of(&mut self, command: &Command) -> Result<Vec<Found>, StoreError>;
 
-    /// Changes records in one transaction. When it returns all is committed;
-    /// on an error nothing is. `edit` may be run again from its start, when
-    /// the store had to make room.
-    fn edit(&mut self, edit: &mut Editor) -> Result<CommitReport, StoreError>;
+    /// Changes records in one transaction. A store that has its records elsewhere
+    /// reads those with these keys first, and knows no others; others need no keys.
+    /// When it returns all is committed; on an error nothing is, or, in a store of
+    /// several parts, some of them. `edit` may be run again from its start: when the
+    /// store had to make room, or another host was quicker.
+    fn edit(&mut self, keys: &[Key], edit: &mut Editor) -> Result<CommitReport, StoreError>;
 
     /// Lets go of files and connections; the next use opens them again.
     fn close(&mut self) {}
@@ -91,6 +93,9 @@ pub trait Store {
         false
     }
 }
+
+/// Which record: its database and its key.
+pub type Key<'k> = (Database, &'k [u8]);
 
 /// A record that a command concerns: its database, its key, and its value if it is
 /// there.

@@ -194,7 +194,7 @@ mod tests {
             purpose: Purpose::WriteFlushed,
             patience: Duration::ZERO,
         };
-        let insert = LmdbStore::new(options).edit(&mut |records| {
+        let insert = LmdbStore::new(options).edit(&[], &mut |records| {
             [b"key-a", b"key-b", b"key-c"]
                 .iter()
                 .try_for_each(|key| records.put(Database::Clients, *key, b"1,2"))

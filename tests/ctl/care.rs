@@ -4,6 +4,7 @@ use crate::common_server::skip;
 use std::fs;
 
 use postgrey::policy::record::Database;
+use postgrey::store::Store;
 use postgrey::sys::lock::{Claim, LockFile};
 
 use super::{ctl, fill, keys_of, records, store};
@@ -69,7 +70,7 @@ fn fill_and_empty(dir: &std::path::Path) {
         .collect();
     fill(dir, &all);
     store(dir)
-        .edit(&mut |records| {
+        .edit(&[], &mut |records| {
             keys[100..]
                 .iter()
                 .try_for_each(|key| records.delete(Database::Greylist, key))

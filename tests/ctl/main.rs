@@ -127,7 +127,7 @@ fn fill(dir: &Path, records: &[(Database, &[u8], &[u8])]) {
         Ok(())
     };
     let mut edit = edit;
-    store(dir).edit(&mut edit).expect("an environment");
+    store(dir).edit(&[], &mut edit).expect("an environment");
 }
 
 fn records(dir: &Path, database: Database) -> Vec<(Vec<u8>, Vec<u8>)> {

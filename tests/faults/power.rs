@@ -137,7 +137,8 @@ fn examine_claimed(place: &Path, has_failed_to_open: bool, what: &str) -> Verdic
 /// The database verifies, the same twice, and takes a record; how many it had.
 fn assert_usable(place: &Path, what: &str) -> u64 {
     let insert = |name: &[u8]| {
-        let edited = open_store(place).edit(&mut |all| all.put(Database::Clients, name, b"1,2"));
+        let edited =
+            open_store(place).edit(&[], &mut |all| all.put(Database::Clients, name, b"1,2"));
         edited.unwrap_or_else(|error| panic!("{what}: {error}"));
     };
     insert(b"first");

@@ -15,7 +15,7 @@ use postgrey::server::engine::{Advance, Commands, Engine, Replies};
 use postgrey::server::shared::Shared;
 use postgrey::store::expiry::{Expiry, Progress};
 use postgrey::store::memory::MemoryStore;
-use postgrey::store::{CommitReport, Editor, ErrorKind, Found, Store, StoreError, Visitor};
+use postgrey::store::{CommitReport, Editor, ErrorKind, Found, Key, Store, StoreError, Visitor};
 
 use crate::server::request;
 
@@ -74,8 +74,8 @@ impl Store for Failing {
         self.call("records_of")?.records_of(command)
     }
 
-    fn edit(&mut self, edit: &mut Editor) -> Result<CommitReport, StoreError> {
-        self.call("edit")?.edit(edit)
+    fn edit(&mut self, keys: &[Key], edit: &mut Editor) -> Result<CommitReport, StoreError> {
+        self.call("edit")?.edit(keys, edit)
     }
 }
 

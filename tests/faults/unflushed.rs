@@ -83,7 +83,7 @@ fn versions_of_a_database() -> Vec<Vec<u8>> {
             .iter()
             .try_for_each(|(key, value)| all.put(Database::Greylist, key, value))
     };
-    open_store(&db).edit(&mut insert).unwrap();
+    open_store(&db).edit(&[], &mut insert).unwrap();
     for name in ["data.mdb", "lock.mdb"] {
         give_to_server(&db.join(name));
     }

@@ -69,7 +69,7 @@ impl Stage {
         let renewed = (FIRST - 10).to_string();
         let due = (FIRST - 100_000).to_string();
         let clients = [(FAST[1], renewed), (FAST[2], due)];
-        let insert = open_store(&db).edit(&mut |records| {
+        let insert = open_store(&db).edit(&[], &mut |records| {
             clients.iter().try_for_each(|(address, last)| {
                 let value = format!("9,{last}");
                 records.put(Database::Clients, address.as_bytes(), value.as_bytes())

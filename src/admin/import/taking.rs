@@ -12,8 +12,8 @@ use crate::admin::failure::Failure;
 use crate::admin::progress::Progress;
 use crate::admin::records::objection;
 use crate::policy::rules::Rules;
-use crate::store::Store;
 use crate::store::lmdb::LmdbStore;
+use crate::store::{Key, Store};
 
 /// Records of one transaction beside a running server: some 30 ms.
 const SLICE: usize = 2000;
@@ -116,7 +116,11 @@ impl<'a> Taking<'a> {
 
     fn take_slice(&mut self, store: &mut LmdbStore, slice: &[Spooled]) -> Result<(), Failure> {
         let mut counts = self.counts.clone();
-        let edited = store.edit(&mut |records| {
+        let keys: Vec<Key> = slice
+            .iter()
+            .map(|record| (self.kinds[record.section].database, &record.key[..]))
+            .collect();
+        let edited = store.edit(&keys, &mut |records| {
             counts.clone_from(&self.counts);
             for record in slice {
                 let database = self.kinds[record.section].database;

@@ -153,7 +153,7 @@ mod tests {
         };
         let mut store = LmdbStore::new(options(dir.path()));
         store
-            .edit(&mut |records| {
+            .edit(&[], &mut |records| {
                 records.put(Database::Clients, b"192.0.2.1", b"5,6")?;
                 records.put(Database::Clients, b"192.0.2.2", b"5,6")
             })

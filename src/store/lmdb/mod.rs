@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{CommitReport, Editor, ErrorKind, Found, Store, StoreError, Visitor};
+use super::{CommitReport, Editor, ErrorKind, Found, Key, Store, StoreError, Visitor};
 use crate::policy::apply::{
     ReadRecords, Reading, apply_all, apply_read_only, may_decide_by_reading,
 };
@@ -362,7 +362,7 @@ impl Store for LmdbStore {
         })
     }
 
-    fn edit(&mut self, edit: &mut Editor) -> Result<CommitReport, StoreError> {
+    fn edit(&mut self, _: &[Key], edit: &mut Editor) -> Result<CommitReport, StoreError> {
         let result = self.commit(|open| {
             let mut writing = open.write()?;
             edit(&mut writing)?;

@@ -15,7 +15,9 @@ fn store(dir: &Path, purpose: Purpose) -> LmdbStore {
 }
 
 fn put(store: &mut LmdbStore, key: &[u8]) -> Result<CommitReport, StoreError> {
-    store.edit(&mut |records| records.put(Database::Clients, key, b"1,2"))
+    store.edit(&[], &mut |records| {
+        records.put(Database::Clients, key, b"1,2")
+    })
 }
 
 fn has(store: &mut LmdbStore, key: &[u8]) -> bool {

@@ -1,21 +1,281 @@
-//! Records in Redis or Valkey, on one server or in a cluster.
+//! Records in Redis or Valkey, on one server or a cluster: one greylist for several
+//! hosts.
 //!
-//! [`client`] sends requests and takes replies; what it needs lies below it:
-//! a [`node`] for each server, its [`stream`], the replies on the wire
-//! ([`wire`]), the map of slots ([`slots`]), and what errors mean ([`words`]).
+//! A batch of commands takes two round trips. The records are read; the commands are
+//! applied to them here, by the same rules as in any store; then a script for each
+//! group of records compares them with what was read and sets all of them or none.
+//! Commands that another host was quicker with are decided again. All of it has one
+//! deadline: nobody waits longer for the network.
+
+mod batch;
+mod edit;
+mod names;
+mod scan;
 
 pub mod client;
-mod exchange;
-mod greeting;
-mod lookup;
-mod node;
-pub mod options;
-mod probe;
-mod question;
-mod routing;
-mod slots;
-mod stream;
-mod task;
-mod tls;
-mod wire;
-mod words;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+
+use super::{CommitReport, Editor, ErrorKind, Found, Key, Store, StoreError, Visitor};
+use crate::policy::apply::Reading;
+use crate::policy::command::{Command, Outcome};
+use crate::policy::record::Database;
+use crate::policy::rules::Rules;
+use batch::{COMMIT, Group, Named, View, unexpected};
+use client::{Client, RedisOptions, Request};
+use names::Names;
+use scan::Scan;
+
+/// The scripts of every connection.
+const SCRIPTS: &[&str] = &[COMMIT];
+
+/// Records in Redis, connected to when they are first needed.
+pub struct RedisStore {
+    client: Client,
+    names: Names,
+    /// Those of the server, for what does not come with a command.
+    rules: Rules,
+    /// How long a batch may take.
+    timeout: Duration,
+    scan: Option<Scan>,
+}
+
+/// A request, and the commands that wait for its reply.
+struct Asked {
+    request: Request,
+    commands: Vec<usize>,
+}
+
+impl RedisStore {
+    /// A store under these rules, whose names begin with `prefix`. `timeout` is how
+    /// long a batch, or a step of a longer walk, may take.
+    pub fn new(options: RedisOptions, prefix: &[u8], rules: &Rules, timeout: Duration) -> Self {
+        RedisStore {
+            client: Client::new(options, SCRIPTS),
+            names: Names::new(prefix, rules),
+            rules: rules.clone(),
+            timeout,
+            scan: None,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    /// Reads the records of these groups. What could not be read is taken out, and
+    /// said in `troubles`.
+    fn read(
+        &mut self,
+        groups: &mut BTreeMap<Vec<u8>, Group>,
+        deadline: Instant,
+        troubles: &mut Vec<StoreError>,
+    ) {
+        let requests: Vec<Request> = groups.values().filter_map(Group::request).collect();
+        let mut replies = self.client.exchange(&requests, deadline).into_iter();
+        groups.retain(|_, group| {
+            if group.request().is_none() {
+                return true;
+            }
+            let reply = replies.next().unwrap_or_else(|| Err(unexpected("MGET")));
+            match reply.and_then(|reply| group.take(reply)) {
+                Ok(()) => true,
+                Err(error) => {
+                    troubles.push(error);
+                    false
+                }
+            }
+        });
+    }
+
+    /// Decides these commands, and commits what comes of it. Those that were not
+    /// decided since another host was quicker come back.
+    fn decide(
+        &mut self,
+        rules: &Rules,
+        commands: &[Command],
+        open: &[usize],
+        deadline: Instant,
+        outcomes: &mut [Option<Outcome>],
+        troubles: &mut Vec<StoreError>,
+    ) -> Vec<usize> {
+        let mut groups = BTreeMap::new();
+        let mut named = Vec::with_capacity(open.len());
+        for &index in open {
+            let names = Named::new(&self.names, &commands[index]);
+            names.want(rules, &commands[index], &mut groups);
+            named.push(names);
+        }
+        self.read(&mut groups, deadline, troubles);
+        let mut decided: Vec<Option<Outcome>> = vec![None; commands.len()];
+        let mut waiting: BTreeMap<Vec<u8>, Vec<usize>> = BTreeMap::new();
+        for (&index, named) in open.iter().zip(&named) {
+            let Some(mut group) = groups.remove(&named.group) else {
+                continue;
+            };
+            let own = named.own_group().filter(|own| **own != named.group);
+            let mut own_group = own.and_then(|own| groups.remove(own));
+            let mut view = View {
+                rules,
+                command: &commands[index],
+                named,
+                group: &mut group,
+                own_group: own_group.get_or_insert_default(),
+                has_changed_own: false,
+            };
+            match view.apply() {
+                Ok(outcome) => decided[index] = Some(outcome),
+                Err(error) => troubles.push(error),
+            }
+            let changed = match own {
+                Some(own) if view.has_changed_own => own,
+                _ => &named.group,
+            };
+            waiting.entry(changed.clone()).or_default().push(index);
+            groups.insert(named.group.clone(), group);
+            if let (Some(own), Some(own_group)) = (own, own_group) {
+                groups.insert(own.clone(), own_group);
+            }
+        }
+        let mut asked = Vec::new();
+        for (group, commands) in waiting {
+            match groups.get(&group).and_then(Group::commit) {
+                Some(request) => asked.push(Asked { request, commands }),
+                None => commands
+                    .into_iter()
+                    .for_each(|index| outcomes[index] = decided[index]),
+            }
+        }
+        self.commit(asked, deadline, &decided, outcomes, troubles)
+    }
+
+    /// Commits each group, and gives the outcomes of those that were. The commands of
+    /// those that another host has changed come back.
+    fn commit(
+        &mut self,
+        asked: Vec<Asked>,
+        deadline: Instant,
+        decided: &[Option<Outcome>],
+        outcomes: &mut [Option<Outcome>],
+        troubles: &mut Vec<StoreError>,
+    ) -> Vec<usize> {
+        let (requests, commands): (Vec<Request>, Vec<Vec<usize>>) = asked
+            .into_iter()
+            .map(|asked| (asked.request, asked.commands))
+            .unzip();
+        let mut open = Vec::new();
+        let replies = self.client.exchange(&requests, deadline);
+        for (commands, reply) in commands.into_iter().zip(replies) {
+            match reply {
+                Ok(Value::Int(1)) => commands
+                    .into_iter()
+                    .for_each(|index| outcomes[index] = decided[index]),
+                Ok(Value::Int(_)) => open.extend(commands),
+                Ok(_) => troubles.push(unexpected("EVALSHA")),
+                Err(error) => troubles.push(error),
+            }
+        }
+        open.sort_unstable();
+        open
+    }
+}
+
+impl Store for RedisStore {
+    /// A worker does not wait for the network: the writer reads for it.
+    fn try_read(&mut self, _: &Rules, _: &Command) -> Result<Reading, StoreError> {
+        Ok(Reading::NeedsWrite)
+    }
+
+    fn apply_batch(
+        &mut self,
+        rules: &Rules,
+        commands: &[Command],
+        outcomes: &mut Vec<Option<Outcome>>,
+    ) -> Result<CommitReport, StoreError> {
+        let deadline = self.deadline();
+        let start = outcomes.len();
+        outcomes.resize(start + commands.len(), None);
+        let mut troubles = Vec::new();
+        let mut open: Vec<usize> = (0..commands.len()).collect();
+        while !open.is_empty() {
+            if Instant::now() >= deadline {
+                let why = "other hosts were quicker each time";
+                troubles.push(StoreError::new(
+                    ErrorKind::System,
+                    "EVALSHA",
+                    "redis".as_ref(),
+                    why,
+                ));
+                break;
+            }
+            let outcomes = &mut outcomes[start..];
+            open = self.decide(rules, commands, &open, deadline, outcomes, &mut troubles);
+        }
+        Ok(CommitReport {
+            troubles,
+            ..CommitReport::default()
+        })
+    }
+
+    fn scan(
+        &mut self,
+        database: Database,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        visit: &mut Visitor,
+    ) -> Result<bool, StoreError> {
+        let going_on = self.scan.take().filter(|_| after.is_some());
+        let mut scan = match going_on {
+            Some(scan) => scan,
+            None => {
+                let deadline = self.deadline();
+                Scan::begin(&mut self.client, &self.names, database, prefix, deadline)?
+            }
+        };
+        let at_end = loop {
+            if scan.show(visit).is_break() {
+                break false;
+            }
+            let deadline = self.deadline();
+            if !scan.step(&mut self.client, &self.names, deadline)? {
+                break true;
+            }
+        };
+        self.scan = Some(scan).filter(|_| !at_end);
+        Ok(at_end)
+    }
+
+    fn records_of(&mut self, command: &Command) -> Result<Vec<Found>, StoreError> {
+        let deadline = self.deadline();
+        let named = Named::new(&self.names, command);
+        let mut groups = BTreeMap::new();
+        named.want_all(&mut groups);
+        let mut troubles = Vec::new();
+        self.read(&mut groups, deadline, &mut troubles);
+        if let Some(error) = troubles.pop() {
+            return Err(error);
+        }
+        let found = |(database, key): (Database, &[u8])| {
+            let (group, name) = named.of(command, database, key);
+            let value = groups.get(group).and_then(|group| group.get(name));
+            (database, key.to_vec(), value.map(<[u8]>::to_vec))
+        };
+        Ok(command.keys().map(found).collect())
+    }
+
+    fn edit(&mut self, keys: &[Key], edit: &mut Editor) -> Result<CommitReport, StoreError> {
+        edit::run(self, keys, edit)
+    }
+
+    fn close(&mut self) {
+        self.client.close();
+        self.scan = None;
+    }
+
+    fn expires_by_itself(&self) -> bool {
+        true
+    }
+}

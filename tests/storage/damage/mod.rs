@@ -141,7 +141,7 @@ fn sound_file() -> &'static [u8] {
         let folder = test_dir();
         let db = folder.path().join("db");
         for numbers in (0..RECORDS).collect::<Vec<_>>().chunks(500) {
-            let insert = open_store(&db).edit(&mut |records| {
+            let insert = open_store(&db).edit(&[], &mut |records| {
                 numbers.iter().try_for_each(|&number| {
                     let key = format!("192.0.2.0/{}/user@example.org", sender(number));
                     let value = b"1700000000,1700000000,0,91";
