@@ -452,7 +452,11 @@ fn a_batch_is_counted_one_by_one_and_once() {
             records += 1;
             ControlFlow::Continue(())
         };
-        assert!(store.scan(Database::Greylist, b"", None, &mut count).unwrap());
+        assert!(
+            store
+                .scan(Database::Greylist, b"", None, &mut count)
+                .unwrap()
+        );
         (outcomes, records, report.has_grown)
     });
     assert_eq!((of_lmdb.2, of_memory.2), (true, false));

@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::environment::{open_reader, open_writer};
 use super::failure::Failure;
+use super::opened::Opened;
 use super::output::Output;
 use super::progress::Progress;
+use super::server_options::settings_of_store;
 use super::words::Words;
+use crate::config::settings::Settings;
 use crate::store::lmdb::LmdbStore;
 use crate::store::lmdb::claim::data_file;
 use crate::sys::files::{new_file, remove_if_there};
@@ -24,6 +26,8 @@ use crate::sys::signals::{self, Blocked};
 
 /// How often the progress of a copy is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// Why there is no copy of a store that is no file.
+const COPIES: &str = "its own programs make copies, and export writes all records as text";
 /// How long the reader of a copy may take nothing.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
 
@@ -38,15 +42,17 @@ pub fn backup(words: &Words) -> Result<(), Failure> {
         let file = File::from(
             stdout.map_err(|error| Failure::error(format!("standard output: {error}")))?,
         );
-        return copy_to_reader(&mut open_reader(&words.dbdir())?, file);
+        let settings = settings_of_store(words)?;
+        return copy_to_reader(Opened::for_reading(&settings)?.lmdb_for(COPIES)?, file);
     }
     let path = PathBuf::from(OsStr::from_bytes(name));
     // With the caller's rights: he names a path of his own. A child takes the
     // rights of the server's user, so that this process can remove the file.
     let failed = |error: io::Error| Failure::file(&path, &error);
+    let settings = settings_of_store(words)?;
     let file = new_file(&path).map_err(failed)?;
     let blocked = signals::block_all().map_err(failed)?;
-    let status = copy_in_child(&words.dbdir(), &path, &file, &blocked).map_err(failed);
+    let status = copy_in_child(&settings, &path, &file, &blocked).map_err(failed);
     if status != Ok(0) || blocked.is_ended() {
         remove_if_there(&path).map_err(failed)?;
     }
@@ -59,12 +65,18 @@ pub fn backup(words: &Words) -> Result<(), Failure> {
 
 /// Copies the database into a file in a child process, and returns its status.
 /// Signals reach the child alone until then.
-fn copy_in_child(dbdir: &Path, path: &Path, file: &File, blocked: &Blocked) -> io::Result<i32> {
+fn copy_in_child(
+    settings: &Settings,
+    path: &Path,
+    file: &File,
+    blocked: &Blocked,
+) -> io::Result<i32> {
     match process::fork()? {
         Side::Parent(pid) => process::status_of(pid),
         Side::Child => {
             blocked.lift();
-            let copied = open_reader(dbdir).and_then(|mut store| copy(&mut store, path, file));
+            let copied = Opened::for_reading(settings)
+                .and_then(|mut opened| copy(opened.lmdb_for(COPIES)?, path, file));
             std::process::exit(copied.map_or_else(|failure| failure.report(), |()| 0));
         }
     }
@@ -143,7 +155,8 @@ fn copy(store: &mut LmdbStore, path: &Path, file: &File) -> Result<(), Failure> 
 /// may run, and nobody else may have the environment open.
 pub fn compact(words: &Words) -> Result<(), Failure> {
     let dbdir = words.dbdir();
-    let mut store = open_writer(&dbdir)?;
+    let mut opened = Opened::for_writing(&settings_of_store(words)?)?;
+    let store = opened.lmdb_for("its own program has the space")?;
     let (data, part) = (data_file(&dbdir), dbdir.join("data.mdb.compact"));
     let (mut before, mut after) = (0, 0);
     store.replace(|store| -> Result<PathBuf, Failure> {

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::complain;
-use super::environment::open_writer;
 use super::escape::{escaped, unescape};
 use super::failure::Failure;
 use super::keys::{Known, Named, parsed, split_length};
+use super::opened::Opened;
 use super::options::Id;
 use super::output::Output;
 use super::records::{database_with_name, each_record, short_name};
@@ -52,7 +52,8 @@ pub fn add(words: &Words) -> Result<(), Failure> {
         ..Named::default()
     }
     .keys(rules)?;
-    let mut store = open_writer(&words.dbdir())?;
+    let mut opened = Opened::for_writing(&settings)?;
+    let store = opened.get();
     let now = clock::seconds();
     let edited = [(Database::Clients, &keys.client[..])];
     store.edit(&edited, &mut |records| {
@@ -161,9 +162,10 @@ pub fn delete(words: &Words) -> Result<(), Failure> {
             ));
         }
     };
-    let mut store = open_writer(&words.dbdir())?;
+    let mut opened = Opened::for_writing(&settings)?;
+    let store = opened.get();
     let targets = keys.into_iter().map(|key| (database, key)).collect();
-    if remove(&mut store, targets)? == 0 {
+    if remove(store, targets)? == 0 {
         return Err(Failure::no("there is no such record"));
     }
     Ok(())
@@ -202,9 +204,10 @@ pub fn forget(words: &Words) -> Result<(), Failure> {
         targets.push((Database::Clients, key.clone()));
         targets.push((Database::Tarpit, key));
     }
-    let mut store = open_writer(&words.dbdir())?;
+    let mut opened = Opened::for_writing(&settings)?;
+    let store = opened.get();
     for start in named.key_starts(rules)? {
-        each_record(&mut store, Database::Greylist, &start, &mut |record| {
+        each_record(store, Database::Greylist, &start, &mut |record| {
             // Its network is shared: what a neighbour used last is his.
             let octet = TripletRecord::parse(&record.value).map_or(&[][..], |record| record.octet);
             if octet.is_empty() || octet == own_octet {
@@ -216,7 +219,7 @@ pub fn forget(words: &Words) -> Result<(), Failure> {
     if rules.privacy {
         complain("triplets are hashed (--privacy): those of this client cannot be told and stay");
     }
-    if remove(&mut store, targets)? == 0 {
+    if remove(store, targets)? == 0 {
         return Err(Failure::no(format!(
             "nothing is known about {}",
             escaped(address)
@@ -275,22 +278,21 @@ pub fn pass(words: &Words) -> Result<(), Failure> {
         domain: &known.domain,
         is_suspect: known.suspicion.is_some(),
     };
-    let dbdir = words.dbdir();
-    let (mut store, keys) = if words.operands.len() == 3 {
-        let keys = named.keys(rules)?;
-        (
-            open_writer(&dbdir)?,
-            Triplets::from([(keys.triplet, keys.octet)]),
-        )
-    } else if rules.privacy {
+    let has_address = words.operands.len() == 3;
+    if !has_address && rules.privacy {
         return Err(Failure::error(
             "triplets are hashed (--privacy): give the client's address, too",
         ));
-    } else {
-        let end = named.key_end(rules)?;
-        let mut store = open_writer(&dbdir)?;
-        let keys = keys_that_end_in(&mut store, &end)?;
-        (store, keys)
+    }
+    let (keys, end) = match has_address {
+        true => (Some(named.keys(rules)?), Vec::new()),
+        false => (None, named.key_end(rules)?),
+    };
+    let mut opened = Opened::for_writing(&settings)?;
+    let store = opened.get();
+    let keys = match keys {
+        Some(keys) => Triplets::from([(keys.triplet, keys.octet)]),
+        None => keys_that_end_in(store, &end)?,
     };
     if keys.is_empty() {
         return Err(Failure::no(

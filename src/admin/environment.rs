@@ -12,12 +12,12 @@ use std::time::Duration;
 use nix::unistd::{Gid, Uid, User};
 
 use super::failure::Failure;
-use crate::store::lmdb::claim::{data_file, is_marked};
+use crate::store::lmdb::claim::{data_file, is_marked, lock_file};
 use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use crate::store::verify::is_refusal;
 use crate::store::{ErrorKind, StoreError};
 use crate::sys::crash;
-use crate::sys::lock::Claim;
+use crate::sys::lock::{Claim, LockFile};
 use crate::sys::process::{Identity, become_user, is_root, set_umask};
 
 /// How long a commit of the server is waited for.
@@ -121,7 +121,7 @@ pub fn open_or_create(dbdir: &Path, map_size: usize) -> Result<LmdbStore, Failur
         purpose: Purpose::WriteFlushed,
         patience: PATIENCE,
     });
-    if is_marked(dbdir) && server_of(&store)?.is_none() {
+    if is_marked(dbdir) && server_of(dbdir)?.is_none() {
         return Err(Failure::error(format!(
             "{}: the server has not ended in order: start it first, it verifies the database",
             dbdir.display()
@@ -131,9 +131,10 @@ pub fn open_or_create(dbdir: &Path, map_size: usize) -> Result<LmdbStore, Failur
     Ok(store)
 }
 
-/// The process of a running server.
-pub fn server_of(store: &LmdbStore) -> Result<Option<i32>, Failure> {
-    let lock = store.lock();
+/// The process of the server that runs with this directory. Whoever asks holds no claim
+/// there: it would be lost.
+pub fn server_of(dbdir: &Path) -> Result<Option<i32>, Failure> {
+    let lock = LockFile::new(lock_file(dbdir), 0o600);
     lock.holder(Claim::Daemon)
         .map_err(|error| Failure::file(lock.path(), &error))
 }

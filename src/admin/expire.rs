@@ -1,7 +1,7 @@
 //! `expire`: the maintenance of the server, now, by the rules given.
 
-use super::environment::open_writer;
 use super::failure::Failure;
+use super::opened::Opened;
 use super::output::Output;
 use super::progress::Progress;
 use super::server_options;
@@ -12,15 +12,17 @@ use crate::sys::clock;
 /// Removes expired records and says how many there were, in the words of the
 /// server's log.
 pub fn run(words: &Words) -> Result<(), Failure> {
-    let rules = server_options::settings(words)?.rules;
-    let mut store = open_writer(&words.dbdir())?;
+    let settings = server_options::settings(words)?;
+    let rules = &settings.rules;
+    let mut opened = Opened::for_writing(&settings)?;
+    let store = opened.lmdb_for("records expire there by themselves")?;
     let total = store.space()?.records.iter().sum();
     let mut progress = Progress::new("expiring", total);
     let mut output = Output::new();
-    let mut expiry = Expiry::new(&rules, clock::seconds());
+    let mut expiry = Expiry::new(rules, clock::seconds());
     loop {
         let seen = expiry.seen();
-        match expiry.step(&mut store, &rules)? {
+        match expiry.step(store, rules)? {
             Slice::More => progress.add(expiry.seen() - seen),
             Slice::Finished {
                 database,

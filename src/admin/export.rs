@@ -1,13 +1,14 @@
 //! `export`: all records as text that `import`, and in its first form Berkeley
 //! DB's `db_load`, read again.
 
-use super::environment::open_reader;
 use super::escape::{escaped, push_escaped};
 use super::failure::Failure;
+use super::opened::Opened;
 use super::options::Id;
 use super::output::Output;
 use super::progress::Progress;
 use super::records::{Copied, database_with_name, each_record, short_name};
+use super::server_options::settings_of_store;
 use super::words::Words;
 use crate::policy::record::Database;
 
@@ -33,7 +34,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         true => (Database::ALL.to_vec(), false),
         false => (vec![database_with_name(words.operand(0))?], true),
     };
-    let mut store = open_reader(&words.dbdir())?;
+    let mut opened = Opened::for_reading(&settings_of_store(words)?)?;
     let mut output = Output::new();
     let mut progress = Progress::new("exporting", 0);
     let mut line = Vec::new();
@@ -41,7 +42,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         if format == Format::DbDump {
             output.write(header(database, is_alone).as_bytes())?;
         }
-        each_record(&mut store, database, b"", &mut |record| {
+        each_record(opened.get(), database, b"", &mut |record| {
             line.clear();
             push_record(&mut line, format, database, is_alone, record);
             progress.add(1);

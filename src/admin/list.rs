@@ -10,11 +10,11 @@ use std::ops::ControlFlow;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::environment::open_reader;
 use super::escape::escaped;
 use super::failure::Failure;
 use super::glob;
 use super::keys::{Named, is_hash, parsed, split};
+use super::opened::Opened;
 use super::options::Id;
 use super::output::Output;
 use super::ranking::View;
@@ -49,7 +49,8 @@ enum Client {
 
 /// Prints the records that pass the filter.
 pub fn run(words: &Words) -> Result<(), Failure> {
-    let rules = server_options::settings(words)?.rules;
+    let settings = server_options::settings(words)?;
+    let rules = settings.rules.clone();
     let clock = clock::seconds();
     let now = time(words, Id::At, "at", clock)?.unwrap_or(clock);
     let filter = Filter::read(words, &rules, now)?;
@@ -73,7 +74,8 @@ pub fn run(words: &Words) -> Result<(), Failure> {
             "only triplets have a sender and a recipient: count them in greylist",
         ));
     }
-    let mut store = open_reader(&words.dbdir())?;
+    let mut opened = Opened::for_reading(&settings)?;
+    let store = opened.get();
     let mut output = Output::new();
     let is_json = words.has(Id::Json);
     for (index, &database) in databases.iter().enumerate() {
@@ -88,7 +90,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
             })?;
         }
         let mut left = view.unsorted_limit();
-        each_record_until(&mut store, database, b"", &mut |record| {
+        each_record_until(store, database, b"", &mut |record| {
             let judged = judge(&rules, database, &record.value, now);
             let judged = judged.as_ref();
             if !filter.admits(&rules, database, record, judged) {

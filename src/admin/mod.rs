@@ -18,6 +18,7 @@ mod glob;
 pub mod import;
 mod keys;
 mod list;
+mod opened;
 pub mod options;
 mod output;
 mod ping;

@@ -47,7 +47,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     let lock = store.lock();
     let taken = lock.try_lock(Claim::Daemon);
     if !taken.map_err(|error| Failure::file(lock.path(), &error))? {
-        let pid = server_of(&store)?.unwrap_or_default();
+        let pid = server_of(&dbdir)?.unwrap_or_default();
         let why = format!("a server runs (process {pid}): stop it first");
         return Err(Failure::error(why));
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, ErrorKind, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::complain;
 use super::environment::server_of;
@@ -17,16 +17,30 @@ use super::words::{Words, settings_of};
 use crate::config::paths::is_local_file;
 use crate::config::settings::Settings;
 use crate::config::{print_config, saved};
-use crate::store::lmdb::LmdbStore;
 use crate::sys::errors::describe;
 
-/// The settings of the server.
+/// The settings of the server. If they cannot be had, the user is told by what the
+/// command goes.
 pub fn settings(words: &Words) -> Result<Settings, Failure> {
     let dbdir = words.dbdir();
     let found = match words.has(Id::Defaults) {
         true => None,
         false => read(&dbdir),
     };
+    merge(words, dbdir, found)
+}
+
+/// The same for commands that need no more of them than where the records are.
+pub fn settings_of_store(words: &Words) -> Result<Settings, Failure> {
+    let dbdir = words.dbdir();
+    let found = match words.has(Id::Defaults) {
+        true => None,
+        false => saved::read(&dbdir).ok().flatten(),
+    };
+    merge(words, dbdir, found)
+}
+
+fn merge(words: &Words, dbdir: PathBuf, found: Option<Vec<u8>>) -> Result<Settings, Failure> {
     let left = found.as_deref().map(saved::words).unwrap_or_default();
     let mut settings = settings_of(&left, words.server_options()).map_err(|failure| {
         // Those of the caller alone were read before.
@@ -62,7 +76,7 @@ fn read(dbdir: &Path) -> Option<Vec<u8>> {
 /// Names the whitelists that were changed after the server that runs has read
 /// them: it goes by what they held then, also after a reload that was refused.
 pub fn warn_of_changed_lists(settings: &Settings) {
-    let server = server_of(&LmdbStore::new_reader(&settings.dbdir));
+    let server = server_of(&settings.dbdir);
     let (Ok(Some(pid)), Ok(read_at)) = (server, saved::written_at(&settings.dbdir)) else {
         return;
     };
@@ -103,7 +117,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
             path.display()
         )));
     };
-    if server_of(&LmdbStore::new_reader(&dbdir))?.is_none() {
+    if server_of(&dbdir)?.is_none() {
         complain(
             "no server runs: these are the options of the last one, or of sessions of spawn(8)",
         );

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::environment::{open_reader, server_of};
+use super::environment::server_of;
 use super::failure::Failure;
+use super::opened::Opened;
 use super::options::Id;
 use super::output::Output;
 use super::progress::Progress;
@@ -16,7 +17,7 @@ use super::state::{State, judge};
 use super::words::Words;
 use crate::config::settings::Settings;
 use crate::policy::record::Database;
-use crate::store::lmdb::{LmdbStore, Reader, Space};
+use crate::store::lmdb::{Reader, Space};
 use crate::sys::clock;
 
 /// Ages since the last use, in seconds, and what they are called.
@@ -44,20 +45,28 @@ impl Counts {
 
 struct Stats {
     counts: [Counts; 3],
-    space: Space,
-    readers: Vec<Reader>,
-    file_size: u64,
+    /// `None` if the records are elsewhere.
+    environment: Option<Environment>,
     server: Option<i32>,
     /// The options are those of sessions of spawn(8).
     is_spawned: bool,
 }
 
+/// A number: its name in JSON and for Prometheus, what it means, and itself.
+type Number = (&'static str, &'static str, u64);
+
+/// What there is to say of an environment.
+struct Environment {
+    space: Space,
+    readers: Vec<Reader>,
+    file_size: u64,
+}
+
 /// Counts and prints.
 pub fn run(words: &Words) -> Result<(), Failure> {
     let settings = server_options::settings(words)?;
-    let dbdir = words.dbdir();
-    let mut store = open_reader(&dbdir)?;
-    let stats = count(&mut store, &dbdir, &settings)?;
+    let mut opened = Opened::for_reading(&settings)?;
+    let stats = count(&mut opened, &settings)?;
     let mut output = Output::new();
     output.write(
         match (words.has(Id::Json), words.has(Id::Prometheus)) {
@@ -75,12 +84,18 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     output.finish()
 }
 
-fn count(store: &mut LmdbStore, dbdir: &Path, settings: &Settings) -> Result<Stats, Failure> {
+fn count(opened: &mut Opened, settings: &Settings) -> Result<Stats, Failure> {
     let now = clock::seconds();
     // First, since our own transactions are none of the server's.
-    let readers = store.readers()?;
-    let space = store.space()?;
-    let mut progress = Progress::new("counting", space.records.iter().sum());
+    let environment = match opened {
+        Opened::Lmdb(store) => Some(Environment {
+            readers: store.readers()?,
+            space: store.space()?,
+            file_size: size_of(&settings.dbdir.join("data.mdb"))?,
+        }),
+    };
+    let mut progress = Progress::new("counting", opened.records()?);
+    let store = opened.get();
     let mut counts = [Counts::default(); 3];
     for database in Database::ALL {
         let counts = &mut counts[database as usize];
@@ -97,22 +112,21 @@ fn count(store: &mut LmdbStore, dbdir: &Path, settings: &Settings) -> Result<Sta
             Ok(())
         })?;
     }
-    let data = dbdir.join("data.mdb");
-    let file_size = std::fs::metadata(&data)
-        .map_err(|error| Failure::file(&data, &error))?
-        .len();
     Ok(Stats {
         counts,
-        space,
-        readers,
-        file_size,
+        environment,
         // Not to be known where the file system is read-only.
-        server: server_of(store).ok().flatten(),
+        server: server_of(&settings.dbdir).ok().flatten(),
         is_spawned: settings.spawn,
     })
 }
 
-impl Stats {
+fn size_of(file: &Path) -> Result<u64, Failure> {
+    let found = std::fs::metadata(file).map_err(|error| Failure::file(file, &error))?;
+    Ok(found.len())
+}
+
+impl Environment {
     fn reading(&self) -> impl Iterator<Item = u64> {
         let last = self.space.last_transaction;
         let behind = move |reader: &Reader| Some(last.saturating_sub(reader.transaction?));
@@ -124,7 +138,7 @@ impl Stats {
         self.reading().max().unwrap_or(0)
     }
 
-    fn numbers(&self) -> [(&'static str, &'static str, u64); 9] {
+    fn numbers(&self) -> [Number; 9] {
         let space = &self.space;
         [
             ("file_octets", "Size of data.mdb", self.file_size),
@@ -157,6 +171,12 @@ impl Stats {
                 self.oldest(),
             ),
         ]
+    }
+}
+
+impl Stats {
+    fn numbers(&self) -> impl Iterator<Item = Number> {
+        self.environment.iter().flat_map(Environment::numbers)
     }
 }
 

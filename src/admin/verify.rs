@@ -5,12 +5,14 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::environment::{open_file, open_reader};
+use super::environment::open_file;
 use super::escape::escaped;
 use super::failure::Failure;
+use super::opened::Opened;
 use super::output::Output;
 use super::progress::Progress;
 use super::records::{Copied, each_record, objection};
+use super::server_options::settings_of_store;
 use super::words::Words;
 use crate::policy::record::Database;
 use crate::store::key::{MAX_KEY, stored_key};
@@ -19,21 +21,22 @@ use crate::store::verify::verify_environment;
 
 /// Says what is not a record; status 1 if there is one.
 pub fn run(words: &Words) -> Result<(), Failure> {
-    let mut store = match words.operand(0) {
-        b"" => open_reader(&words.dbdir())?,
+    let mut opened = match words.operand(0) {
+        b"" => Opened::for_reading(&settings_of_store(words)?)?,
         name => {
             let mut store = open_file(Path::new(OsStr::from_bytes(name)))?;
             verify_environment(&mut store)?;
-            store
+            Opened::Lmdb(store)
         }
     };
-    let total = store.space()?.records.iter().sum();
+    let total = opened.records()?;
+    let store = opened.get();
     let mut progress = Progress::new("verifying", total);
     let mut output = Output::new();
     let mut all_bad = 0;
     for database in Database::ALL {
         let (mut count, mut bad) = (0_u64, 0_u64);
-        each_record(&mut store, database, b"", &mut |record| {
+        each_record(store, database, b"", &mut |record| {
             count += 1;
             progress.add(1);
             if let Some(why) = complaint(database, record) {
@@ -70,7 +73,8 @@ pub fn count_bad(store: &mut LmdbStore) -> Result<u64, Failure> {
 
 fn complaint(database: Database, record: &Copied) -> Option<&'static str> {
     let mut buffer = [0; MAX_KEY];
-    if stored_key(&record.key, &mut buffer) != record.stored_key {
+    let is_whole = record.stored_key == record.key;
+    if !is_whole && stored_key(&record.key, &mut buffer) != record.stored_key {
         return Some("stored under the key of another record");
     }
     objection(database, &record.key, &record.value)

@@ -9,8 +9,8 @@ use postgrey::policy::decide::Decision;
 use postgrey::policy::held::Held;
 use postgrey::policy::record::Database;
 use postgrey::policy::request::{Attribute, Request};
+use postgrey::store::Store;
 use postgrey::store::memory::MemoryStore;
-use postgrey::store::{Store, StoreError};
 
 use super::server::{ask, ask_again, no_mails, policy, request};
 use super::{ctl, ctl_with_input, fill, records, store};
@@ -101,8 +101,7 @@ fn agree(options: &[&str], store: &mut dyn Store, rounds: usize) {
         );
         // Every tenth time with a copy of everything, to look into the future.
         let copy = round.is_multiple_of(10).then(|| read_all(store));
-        let open = || Ok::<_, StoreError>(only_read(store, &policy, &request, now));
-        let case = Case::new(&policy, &request, now, open).unwrap();
+        let case = Case::new(&policy, &request, now, |command| store.records_of(command)).unwrap();
         let mut memory = case.memory();
         let foretold = case.answer(&mut memory, now);
         if let Some(mut copy) = copy {
@@ -150,26 +149,6 @@ fn is_held_back(answer: &Answer) -> bool {
 
 fn text(reply: &[u8]) -> String {
     String::from_utf8(reply.to_vec()).unwrap()
-}
-
-/// What the store says of the keys of a request, and no more.
-fn only_read(
-    store: &mut dyn Store,
-    policy: &postgrey::policy::decide::Policy,
-    request: &Request,
-    now: f64,
-) -> Box<dyn Store> {
-    use postgrey::policy::decide::Examined;
-    let mut keys = postgrey::policy::triplet::Keys::default();
-    let mut copy = MemoryStore::default();
-    if let Examined::NeedsStore(command) = policy.examine(request, now, &mut keys) {
-        for (database, key, value) in store.records_of(&command).unwrap() {
-            if let Some(value) = value {
-                copy.insert(database, &key, &value);
-            }
-        }
-    }
-    Box::new(copy)
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use crate::config::VERSION;
 use crate::policy::apply::ReadRecords;
 use crate::policy::client::ClientAddress;
-use crate::policy::command::Verdict;
+use crate::policy::command::{Command, Verdict};
 use crate::policy::decide::{Decision, Examined, Policy, Surroundings};
 use crate::policy::instances::Instances;
 use crate::policy::number::number_of_text;
@@ -15,7 +15,7 @@ use crate::policy::request::{Attribute, Request};
 use crate::policy::triplet::Keys;
 use crate::policy::whitelist::SourceLine;
 use crate::store::memory::MemoryStore;
-use crate::store::{Found, Store, StoreError};
+use crate::store::{Found, Store};
 use crate::sys::clock;
 
 /// Tries looked at until one passes.
@@ -56,19 +56,19 @@ pub struct Rule<'a> {
 }
 
 impl<'a> Case<'a> {
-    /// Looks at a request at the time `clock`, and opens the store if it has
-    /// to be asked. The time of a request that brings its own is dropped.
-    pub fn new<E: From<StoreError>>(
+    /// Looks at a request at the time `clock`, and asks for its records if it needs
+    /// them. The time of a request that brings its own is dropped.
+    pub fn new<E>(
         policy: &'a Policy,
         request: &Request,
         clock: f64,
-        open: impl FnOnce() -> Result<Box<dyn Store>, E>,
+        records_of: impl FnOnce(&Command) -> Result<Vec<Found>, E>,
     ) -> Result<Case<'a>, E> {
         let request = without_time(request);
         let mut keys = Keys::default();
         let records = match policy.examine(&request, clock, &mut keys) {
             Examined::Decided(_) => Vec::new(),
-            Examined::NeedsStore(command) => open()?.records_of(&command)?,
+            Examined::NeedsStore(command) => records_of(&command)?,
         };
         Ok(Case {
             policy,

@@ -12,10 +12,11 @@ use std::path::Path;
 
 use self::case::{Answer, Case};
 use super::complain;
-use super::environment::{become_owner, open_reader};
+use super::environment::become_owner;
 use super::escape::escaped;
 use super::failure::Failure;
 use super::list::time;
+use super::opened::Opened;
 use super::options::Id;
 use super::output::Output;
 use super::records::short_name;
@@ -24,14 +25,13 @@ use super::state::{Judged, State, judge};
 use super::times;
 use super::words::Words;
 use crate::config::whitelists;
-use crate::policy::command::{Addition, Outcome, Verdict};
+use crate::policy::command::{Addition, Command, Outcome, Verdict};
 use crate::policy::decide::{Decision, Policy};
 use crate::policy::pool::KnownBy;
 use crate::policy::request::Attribute;
 use crate::policy::rules::Rules;
 use crate::policy::s25r;
 use crate::policy::whitelist::SourceLine;
-use crate::store::Store;
 use crate::sys::clock;
 
 /// Explains one request.
@@ -39,10 +39,9 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     let settings = server_options::settings(words)?;
     let clock = clock::seconds();
     let asked = asked::request(words, clock)?;
-    let dbdir = words.dbdir();
-    if dbdir.is_dir() {
+    if settings.dbdir.is_dir() {
         // As the server reads the lists, not as root.
-        become_owner(&dbdir)?;
+        become_owner(&settings.dbdir)?;
     }
     server_options::warn_of_changed_lists(&settings);
     let loaded = whitelists::load(&settings);
@@ -53,16 +52,18 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         complain(&complaint.to_string());
     }
     let policy = Policy {
-        rules: settings.rules,
-        texts: settings.texts,
+        rules: settings.rules.clone(),
+        texts: settings.texts.clone(),
         whitelists: loaded.whitelists,
         is_dry_run: settings.noaction,
     };
     let now = time(words, Id::At, "at", clock)?
         .or(asked.time)
         .unwrap_or(clock);
-    let open = || -> Result<Box<dyn Store>, Failure> { Ok(Box::new(open_reader(&dbdir)?)) };
-    let case = Case::new(&policy, &asked.request, now, open)?;
+    let records = |command: &Command| -> Result<_, Failure> {
+        Ok(Opened::for_reading(&settings)?.get().records_of(command)?)
+    };
+    let case = Case::new(&policy, &asked.request, now, records)?;
     let mut text = Text(Output::new());
     text.show_request(&case, now)?;
     if let Some(exceptions) = &policy.whitelists.s25r {

@@ -26,8 +26,9 @@ use self::origin::Origin;
 use self::source::Source;
 use self::spool::{Section, SpoolReader, Spooled};
 use self::taking::{Counts, Taking};
-use super::environment::{become_owner, exists, open_or_create};
+use super::environment::{become_owner, server_of};
 use super::failure::Failure;
+use super::opened::Opened;
 use super::options::Id;
 use super::output::Output;
 use super::records::{database_with_name, objection, short_name};
@@ -90,11 +91,11 @@ pub fn run(words: &Words) -> Result<(), Failure> {
     let kinds = kinds_of(&sections, database, origin);
     let reading = |error: io::Error| Failure::file(&dbdir, &error);
     refuse_foreign(&sections, &kinds, &mut records, reading)?;
-    let map_size = if exists(&dbdir) { 0 } else { db_size };
-    let mut store = open_or_create(&dbdir, map_size)?;
+    let mut opened = Opened::for_import(&settings, db_size)?;
     records.rewind().map_err(reading)?;
     let mut taking = Taking::new(&settings.rules, &sections, &kinds);
-    taking.take_all(&mut store, &mut records, reading)?;
+    let has_server = server_of(&dbdir)?.is_some();
+    taking.take_all(opened.get(), has_server, &mut records, reading)?;
     report(&sections, &kinds, &taking.into_counts())
 }
 

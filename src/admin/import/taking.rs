@@ -7,12 +7,10 @@ use std::time::Instant;
 use super::spool::{Section, SpoolReader, Spooled};
 use super::{SectionKind, merge};
 use crate::admin::complain;
-use crate::admin::environment::server_of;
 use crate::admin::failure::Failure;
 use crate::admin::progress::Progress;
 use crate::admin::records::objection;
 use crate::policy::rules::Rules;
-use crate::store::lmdb::LmdbStore;
 use crate::store::{Key, Store};
 
 /// Records of one transaction beside a running server: some 30 ms.
@@ -67,11 +65,11 @@ impl<'a> Taking<'a> {
     /// Takes all records that the spool still has.
     pub fn take_all(
         &mut self,
-        store: &mut LmdbStore,
+        store: &mut dyn Store,
+        has_server: bool,
         records: &mut SpoolReader,
         failed: impl Fn(io::Error) -> Failure + Copy,
     ) -> Result<(), Failure> {
-        let has_server = server_of(store)?.is_some();
         let most = if has_server { SLICE } else { LONE_SLICE };
         let mut slice: Vec<Spooled> = Vec::new();
         loop {
@@ -114,7 +112,7 @@ impl<'a> Taking<'a> {
         true
     }
 
-    fn take_slice(&mut self, store: &mut LmdbStore, slice: &[Spooled]) -> Result<(), Failure> {
+    fn take_slice(&mut self, store: &mut dyn Store, slice: &[Spooled]) -> Result<(), Failure> {
         let mut counts = self.counts.clone();
         let keys: Vec<Key> = slice
             .iter()
