@@ -8,7 +8,9 @@ use std::path::Path;
 
 use super::environment::{become_owner, open_file, server_of};
 use super::failure::Failure;
+use super::opened::refuse_elsewhere;
 use super::output::Output;
+use super::server_options::settings_of_store;
 use super::verify::count_bad;
 use super::words::Words;
 use crate::store::lmdb::claim::restore_file;
@@ -29,6 +31,10 @@ const LONGEST_READ: u32 = 3600;
 pub fn run(words: &Words) -> Result<(), Failure> {
     let path = Path::new(OsStr::from_bytes(words.operand(0)));
     let dbdir = words.dbdir();
+    refuse_elsewhere(
+        &settings_of_store(words)?,
+        "its own programs put copies in place",
+    )?;
     // With the caller's rights, since he names a path of his own; what lies beside the
     // database is read with those of its owner, who could have put a link there.
     let is_beside =

@@ -93,6 +93,7 @@ fn count(opened: &mut Opened, settings: &Settings) -> Result<Stats, Failure> {
             space: store.space()?,
             file_size: size_of(&settings.dbdir.join("data.mdb"))?,
         }),
+        Opened::Redis(_) => None,
     };
     let mut progress = Progress::new("counting", opened.records()?);
     let store = opened.get();

@@ -41,6 +41,7 @@ pub fn settings_of(typed: &Typed) -> Built {
     builder.read_store(&mut settings);
     builder.read_log(&mut settings);
     builder.read_rules(&mut settings);
+    settings.rules.clock_difference = settings.store.clock_difference();
     builder.read_whitelists(&mut settings);
     builder.read_s25r(&mut settings);
     builder.read_texts(&mut settings);

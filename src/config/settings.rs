@@ -15,6 +15,10 @@ use crate::policy::rules::{Rules, Texts};
 /// grows only as it fills; 32-bit systems have no addresses for it.
 const DB_SIZE: usize = if usize::BITS >= 64 { 4 << 30 } else { 1 << 30 };
 
+/// Seconds by which the clocks of several MX hosts may differ: with NTP they do by
+/// milliseconds.
+const CLOCK_DIFFERENCE: f64 = 10.0;
+
 /// Default of `--listen-queue-size`; the system cuts it to its own maximum.
 pub const LISTEN_QUEUE_SIZE: i32 = 999;
 
@@ -77,6 +81,22 @@ pub struct StoreSettings {
     pub prefix: String,
     /// How long one exchange may take (`--store-timeout`, 500 ms), 50 to 900 ms.
     pub timeout: Duration,
+}
+
+impl StoreSettings {
+    /// True if the records are in `--dbdir`, in files of this host.
+    pub fn is_lmdb(&self) -> bool {
+        self.redis.is_none()
+    }
+
+    /// Seconds by which the clocks of the hosts that share the store may differ.
+    pub fn clock_difference(&self) -> f64 {
+        if self.is_lmdb() {
+            0.0
+        } else {
+            CLOCK_DIFFERENCE
+        }
+    }
 }
 
 impl Default for StoreSettings {

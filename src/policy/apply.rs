@@ -175,7 +175,17 @@ pub fn may_decide_by_reading(rules: &Rules, command: &Command) -> bool {
 /// to be renewed: it is old, or lies in the future.
 fn is_renewal_due(rules: &Rules, command: &Command, last: f64) -> bool {
     let now = command.now.seconds;
-    now >= last + rules.auto_whitelist_delay || last > now + rules.clock_difference
+    now >= last + rules.auto_whitelist_delay || is_in_future(rules, command, last)
+}
+
+/// True if a time lies in the future by more than clocks of hosts may differ. The time
+/// that a test gives is no clock's.
+fn is_in_future(rules: &Rules, command: &Command, time: f64) -> bool {
+    let difference = match command.now.text {
+        Some(_) => 0.0,
+        None => rules.clock_difference,
+    };
+    time > command.now.seconds + difference
 }
 
 /// True if a pass of a client with these numbers counts: one does in
@@ -313,7 +323,7 @@ fn update_triplet<R: Records>(
                 None => 0.0,
             };
             keeps_first = was_successful || now - first <= rules.retry_window;
-            if keeps_first && first > now + rules.clock_difference {
+            if keeps_first && is_in_future(rules, command, first) {
                 outcome.clock_corrected = true;
                 keeps_first = false;
             }

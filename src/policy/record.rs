@@ -181,5 +181,15 @@ mod tests {
                 "{value} {now}"
             );
         }
+        for (database, value, left) in [
+            (Database::Greylist, "0,300,1", Some(900.0)),
+            (Database::Greylist, "0,299,0", Some(399.0)),
+            (Database::Greylist, "nonsense", None),
+            (Database::Clients, "1,100", Some(700.0)),
+            (Database::Tarpit, "100", Some(200.0)),
+        ] {
+            let found = seconds_left(&rules, database, value.as_bytes(), 400.0);
+            assert_eq!(found, left, "{value}");
+        }
     }
 }

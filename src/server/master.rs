@@ -275,7 +275,10 @@ impl Master {
 
     /// Takes the database out of use until it is verified.
     fn doubt_database(&mut self, reason: Reason) {
-        if self.verification.is_wanted() || self.stopping.is_some() {
+        if !self.parts.settings.store.is_lmdb()
+            || self.verification.is_wanted()
+            || self.stopping.is_some()
+        {
             return;
         }
         if self.verification.request(reason, Instant::now()) {
@@ -399,7 +402,8 @@ impl Master {
             death.pid, death.how
         );
         self.parts.log.write(Level::Warning, line.as_bytes());
-        if death.has_crashed && self.verification.note_crash(now) {
+        let may_be_damaged = death.has_crashed && self.parts.settings.store.is_lmdb();
+        if may_be_damaged && self.verification.note_crash(now) {
             self.suspend_database();
         }
     }

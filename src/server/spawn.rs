@@ -86,7 +86,9 @@ impl Session {
         // there why it aborts.
         process::close_stdio(false)?;
         // If it ends this process, the next one has it verified.
-        crash::leave_file(&mark_file(&settings.dbdir))?;
+        if settings.store.is_lmdb() {
+            crash::leave_file(&mark_file(&settings.dbdir))?;
+        }
         let shared = Shared::new(0)?;
         let sinks = Sinks {
             syslog: true,
@@ -171,6 +173,9 @@ impl Session {
     /// False while the database is being verified, by this session or another.
     /// A daemon that runs does it itself.
     fn is_database_usable(&mut self) -> bool {
+        if !self.settings.store.is_lmdb() {
+            return true;
+        }
         let now = Instant::now();
         if self.verification.running().is_some()
             && let Some(death) = process::reap()
@@ -189,7 +194,8 @@ impl Session {
 
     fn doubt_database(&mut self, reason: Reason) {
         let daemon = self.commit.store.lock().holder(Claim::Daemon);
-        if matches!(daemon, Ok(None)) && self.verification.request(reason, Instant::now()) {
+        let is_ours = self.settings.store.is_lmdb() && matches!(daemon, Ok(None));
+        if is_ours && self.verification.request(reason, Instant::now()) {
             self.log
                 .complain("the database is being verified: requests pass ungreylisted until then");
         }

@@ -79,8 +79,15 @@ pub fn serve(settings: &Settings, report: &Report) -> Result<(), StartError> {
     log_start(&log, &listeners, &identity, is_daemon);
     process::become_user(&identity)
         .map_err(|message| StartError::new(255, format!("ERROR: {message}")))?;
-    let doubt = look_at_database(settings, &identity, &lock, &log)?;
-    tell_of_journal(settings, &log);
+    let doubt = match settings.store.is_lmdb() {
+        true => {
+            let doubt = look_at_database(settings, &identity, &lock, &log)?;
+            tell_of_journal(settings, &log);
+            doubt
+        }
+        // It is reached when it is needed: mail does not wait for it.
+        false => None,
+    };
     if let Some(ignored) = &settings.ignored_words {
         log.complain(ignored);
     }

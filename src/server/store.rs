@@ -5,18 +5,24 @@ use std::time::Duration;
 use crate::config::settings::Settings;
 use crate::store::Store;
 use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
+use crate::store::redis::RedisStore;
 use crate::sys::lock::LockFile;
 
 /// The store of one process: opened, or connected to, when it is first needed.
 pub enum ServerStore {
     /// The environment in `--dbdir`.
     Lmdb(LmdbStore),
+    /// Redis or Valkey, and the lock file of `--dbdir`.
+    Redis(RedisStore, LockFile),
 }
 
 impl ServerStore {
     /// The store of these settings. `lock` is the lock file of `--dbdir`, and
     /// `patience` how long another process that commits there is waited for.
     pub fn new(settings: &Settings, purpose: Purpose, patience: Duration, lock: LockFile) -> Self {
+        if let Some(store) = RedisStore::of(settings, settings.store.timeout) {
+            return ServerStore::Redis(store, lock);
+        }
         let options = LmdbOptions {
             dir: settings.dbdir.clone(),
             map_size: settings.db_size,
@@ -30,13 +36,15 @@ impl ServerStore {
     pub fn lock(&self) -> &LockFile {
         match self {
             ServerStore::Lmdb(store) => store.lock(),
+            ServerStore::Redis(_, lock) => lock,
         }
     }
 
-    /// The store behind it.
+    /// Where the records are.
     pub fn get(&mut self) -> &mut dyn Store {
         match self {
             ServerStore::Lmdb(store) => store,
+            ServerStore::Redis(store, _) => store,
         }
     }
 }

@@ -11,6 +11,9 @@ pub mod lmdb;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(not(feature = "redis"))]
+#[path = "redis_absent.rs"]
+pub mod redis;
 pub mod verify;
 
 use std::fmt;

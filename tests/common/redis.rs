@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -66,6 +67,8 @@ impl RedisServer {
 
     /// The same in a directory that has what the options name.
     pub fn start_in(dir: tempfile::TempDir, options: &[&str]) -> Self {
+        // Another user may be asked to use its socket.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
         let end = Instant::now() + PATIENCE;
         loop {
@@ -170,7 +173,8 @@ fn spawn(dir: &Path, port: u16, options: &[String]) -> Child {
     command
         .current_dir(dir)
         .args(["--bind", "127.0.0.1", "--unixsocket", "./sock"])
-        .args(["--save", "", "--appendonly", "no", "--daemonize", "no"]);
+        .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+        .args(["--unixsocketperm", "777"]);
     // With TLS the port is that of TLS.
     match options.iter().any(|option| option == "--tls-port") {
         true => command.args(["--port", "0"]),

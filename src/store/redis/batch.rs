@@ -142,7 +142,12 @@ impl Group {
 /// A reply of a kind that the command does not have.
 pub fn unexpected(command: &'static str) -> StoreError {
     let why = "the reply is none to this command";
-    StoreError::new(crate::store::ErrorKind::System, command, "redis".as_ref(), why)
+    StoreError::new(
+        crate::store::ErrorKind::System,
+        command,
+        "redis".as_ref(),
+        why,
+    )
 }
 
 /// The names of a command's records.

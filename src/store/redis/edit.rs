@@ -56,7 +56,12 @@ pub fn run(
         }
     }
     let why = "other hosts were quicker each time";
-    Err(StoreError::new(ErrorKind::System, "EVALSHA", "redis".as_ref(), why))
+    Err(StoreError::new(
+        ErrorKind::System,
+        "EVALSHA",
+        "redis".as_ref(),
+        why,
+    ))
 }
 
 /// Where a record is, or would be; `None` if that cannot be told.
@@ -72,7 +77,10 @@ fn locate(
         let deadline = store.deadline();
         let found = find(&mut store.client, &store.names, database, key, deadline)?;
         if let Some(name) = found.into_iter().next() {
-            return Ok(store.names.group_of_name(database, &name).map(|group| (group, name)));
+            return Ok(store
+                .names
+                .group_of_name(database, &name)
+                .map(|group| (group, name)));
         }
     }
     Ok(likely.map(|group| {
@@ -115,7 +123,10 @@ fn commit(
         .collect();
     let (names, requests): (Vec<&Vec<u8>>, Vec<Request>) = asked.into_iter().unzip();
     let mut left = Vec::new();
-    for (name, reply) in names.into_iter().zip(store.client.exchange(&requests, deadline)) {
+    for (name, reply) in names
+        .into_iter()
+        .zip(store.client.exchange(&requests, deadline))
+    {
         match reply? {
             Value::Int(1) => {}
             Value::Int(_) => left.push(name.clone()),
@@ -142,13 +153,22 @@ impl View<'_> {
     ) -> Result<(), StoreError> {
         let Some((group, name)) = self.places.get(&(database as usize, key.to_vec())) else {
             let why = "with --privacy only the server can begin a record there";
-            return Err(StoreError::new(ErrorKind::Other, "SET", "redis".as_ref(), why));
+            return Err(StoreError::new(
+                ErrorKind::Other,
+                "SET",
+                "redis".as_ref(),
+                why,
+            ));
         };
         // What has expired is not there.
         let kept = |value| Some((value, time_to_live(self.rules, database, value, self.now)?));
         let change = value.and_then(kept);
         if let Some(group) = self.groups.get_mut(group) {
-            group.set(name, change.map(|(value, _)| value), change.map_or(0, |(_, time)| time));
+            group.set(
+                name,
+                change.map(|(value, _)| value),
+                change.map_or(0, |(_, time)| time),
+            );
         }
         Ok(())
     }

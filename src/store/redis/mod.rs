@@ -8,11 +8,24 @@
 //! deadline: nobody waits longer for the network.
 
 mod batch;
-mod edit;
-mod names;
-mod scan;
-
 pub mod client;
+mod edit;
+mod exchange;
+mod greeting;
+mod lookup;
+mod names;
+mod node;
+pub mod options;
+mod probe;
+mod question;
+mod routing;
+mod scan;
+mod slots;
+mod stream;
+mod task;
+mod tls;
+mod wire;
+mod words;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,13 +33,15 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::{CommitReport, Editor, ErrorKind, Found, Key, Store, StoreError, Visitor};
+use crate::config::settings::Settings;
 use crate::policy::apply::Reading;
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
 use batch::{COMMIT, Group, Named, View, unexpected};
-use client::{Client, RedisOptions, Request};
+use client::{Client, Request};
 use names::Names;
+use options::RedisOptions;
 use scan::Scan;
 
 /// The scripts of every connection.
@@ -35,6 +50,7 @@ const SCRIPTS: &[&str] = &[COMMIT];
 /// Records in Redis, connected to when they are first needed.
 pub struct RedisStore {
     client: Client,
+    prefix: String,
     names: Names,
     /// Those of the server, for what does not come with a command.
     rules: Rules,
@@ -50,16 +66,31 @@ struct Asked {
 }
 
 impl RedisStore {
+    /// The store of these settings, if that is in Redis. `timeout` is as for
+    /// [`RedisStore::new`].
+    pub fn of(settings: &Settings, timeout: Duration) -> Option<Self> {
+        let options = RedisOptions::of(&settings.store)?;
+        let (prefix, rules) = (&settings.store.prefix, &settings.rules);
+        Some(RedisStore::new(options, prefix, rules, timeout))
+    }
+
     /// A store under these rules, whose names begin with `prefix`. `timeout` is how
     /// long a batch, or a step of a longer walk, may take.
-    pub fn new(options: RedisOptions, prefix: &[u8], rules: &Rules, timeout: Duration) -> Self {
+    pub fn new(options: RedisOptions, prefix: &str, rules: &Rules, timeout: Duration) -> Self {
         RedisStore {
             client: Client::new(options, SCRIPTS),
-            names: Names::new(prefix, rules),
+            prefix: prefix.to_owned(),
+            names: Names::new(prefix.as_bytes(), rules),
             rules: rules.clone(),
             timeout,
             scan: None,
         }
+    }
+
+    /// Tries everything that is needed of the servers. Returns what is worth a note.
+    pub fn probe(&mut self) -> Result<Vec<String>, StoreError> {
+        let deadline = self.deadline();
+        self.client.probe(&self.prefix, deadline)
     }
 
     fn deadline(&self) -> Instant {

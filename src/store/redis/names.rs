@@ -104,7 +104,9 @@ impl Names {
 
     /// The group in a name.
     pub fn group_of_name(&self, database: Database, name: &[u8]) -> Option<Vec<u8>> {
-        let rest = name.strip_prefix(&self.start(database)[..])?.strip_prefix(b"{")?;
+        let rest = name
+            .strip_prefix(&self.start(database)[..])?
+            .strip_prefix(b"{")?;
         let end = rest.iter().position(|&octet| octet == b'}')?;
         Some(rest[..end].to_vec())
     }
@@ -152,5 +154,124 @@ fn short_name(database: Database) -> &'static [u8] {
         Database::Greylist => b"greylist",
         Database::Clients => b"clients",
         Database::Tarpit => b"tarpit",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::command::Now;
+
+    fn names(rules: &Rules) -> Names {
+        Names::new(b"mx", rules)
+    }
+
+    fn command<'a>(address: &'a [u8], client: &'a [u8], own_client: &'a [u8]) -> Command<'a> {
+        Command {
+            now: Now::new(1e9, None),
+            address,
+            client,
+            own_client,
+            triplet: b"t",
+            octet: b"",
+            is_data: false,
+        }
+    }
+
+    #[test]
+    fn all_records_of_a_client_are_in_the_group_of_its_network_or_pool() {
+        let names = names(&Rules::default());
+        for (address, client, own_client, group) in [
+            ("192.0.2.7", "192.0.2.7", "", "192.0.2.0"),
+            ("2001:db8::7", "2001:DB8:0:0:0:0:0:7", "", "2001:db8::"),
+            ("192.0.2.7", "example.com", "192.0.2.7", "example.com"),
+            ("no.address", "no.address", "", "no.address"),
+        ] {
+            let command = command(address.as_bytes(), client.as_bytes(), own_client.as_bytes());
+            assert_eq!(names.group(&command), group.as_bytes(), "{address}");
+        }
+        let at = |database, key: &str| names.group_of_key(database, key.as_bytes()).unwrap();
+        assert_eq!(at(Database::Greylist, "192.0.2.0/a@b/c@d"), b"192.0.2.0");
+        assert_eq!(at(Database::Greylist, "192.0.2.7/32/a@b/c@d"), b"192.0.2.0");
+        assert_eq!(
+            at(Database::Greylist, "example.com/a@b/c@d"),
+            b"example.com"
+        );
+        assert_eq!(at(Database::Clients, "2001:DB8:0:0:0:0:0:7"), b"2001:db8::");
+        assert_eq!(at(Database::Tarpit, "192.0.2.7"), b"192.0.2.0");
+    }
+
+    #[test]
+    fn a_group_is_as_wide_as_the_networks_of_the_triplets() {
+        let wide = Rules {
+            ipv4_prefix: 16,
+            ipv6_prefix: 48,
+            ..Rules::default()
+        };
+        let names = names(&wide);
+        assert_eq!(names.group_of_client(b"192.0.2.7"), b"192.0.0.0");
+        assert_eq!(names.group_of_client(b"2001:db8:1:2::3"), b"2001:db8:1::");
+        let narrow = Rules {
+            ipv4_prefix: 32,
+            ipv6_prefix: 128,
+            ..Rules::default()
+        };
+        assert_eq!(
+            Names::new(b"", &narrow).group_of_client(b"192.0.2.7"),
+            b"192.0.2.0"
+        );
+    }
+
+    #[test]
+    fn no_text_ends_the_braces_too_early() {
+        let names = names(&Rules::default());
+        for address in ["", "a}b", "}"] {
+            let group = names.group_of_client(address.as_bytes());
+            assert_eq!(group, sha1_hex(address.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn hashed_records_show_no_address() {
+        let hashed = Rules {
+            privacy: true,
+            ..Rules::default()
+        };
+        let names = names(&hashed);
+        let group = names.group(&command(b"192.0.2.7", b"hash", b""));
+        assert_eq!(group, sha1_hex(b"192.0.2.0"));
+        assert_eq!(names.group_of_key(Database::Clients, b"hash"), None);
+        assert_eq!(
+            names.group_of_key(Database::Tarpit, b"192.0.2.7"),
+            Some(group)
+        );
+    }
+
+    #[test]
+    fn keys_come_back_from_names() {
+        let names = names(&Rules::default());
+        for key in ["192.0.2.0/a@b/c@d", "", "x}:y", "{*?[]"] {
+            let name = names.name(Database::Greylist, b"g", key.as_bytes());
+            assert!(name.starts_with(b"mx:greylist:{g}:"));
+            assert_eq!(names.key(Database::Greylist, &name), Some(key.as_bytes()));
+            assert_eq!(
+                names.group_of_name(Database::Greylist, &name).unwrap(),
+                b"g"
+            );
+            assert_eq!(names.key(Database::Clients, &name), None);
+            assert_eq!(
+                Names::new(b"m", &Rules::default()).key(Database::Greylist, &name),
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn patterns_take_keys_as_they_are() {
+        let names = Names::new(b"a*", &Rules::default());
+        let pattern = names.pattern(Database::Tarpit, b"[x]");
+        assert_eq!(pattern, br"a\*:tarpit:{*}:\[x\]*");
+        let pattern = names.exact_pattern(Database::Clients, b"a\\b");
+        assert_eq!(pattern, br"a\*:clients:{*}:a\\b");
     }
 }
