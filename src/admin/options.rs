@@ -77,6 +77,7 @@ pub enum Id {
     Defaults,
     Unix,
     Inet,
+    Store,
 }
 
 /// A row of the table of options.
@@ -182,6 +183,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         "directory of the database"),
     OptionSpec { short: Some('h'), ..option(Id::Help, "help", None, &[], "print this text") },
     option(Id::Version, "version", None, &[], "print the version"),
+    option(Id::Store, "store", Some("WHERE"), &[],
+        "where the records are, as for the server; without it where those of the server are"),
     option(Id::Verbose, "verbose", None, &[],
         "say on standard error by which options of the server it goes"),
     option(Id::Defaults, "defaults", None, &[],

@@ -18,8 +18,10 @@ pub struct Words {
     given: Vec<(Id, OsString)>,
     /// The words that are no options, without the command.
     pub operands: Vec<OsString>,
-    /// The words after `--`.
+    /// The words after `--`, and where the records are.
     server_options: Vec<OsString>,
+    /// There were words after `--`.
+    has_server_options: bool,
     /// The directory of the database by these.
     server_dbdir: PathBuf,
 }
@@ -65,6 +67,12 @@ impl Words {
         }
         words.operands = matches.free.iter().map(|word| carried(word)).collect();
         words.server_options = server.to_vec();
+        words.has_server_options = !server.is_empty();
+        if let Some(place) = words.value(Id::Store) {
+            let mut option = OsString::from("--store=");
+            option.push(place);
+            words.server_options.push(option);
+        }
         words.check().map(|command| Asked::Run(command, words))
     }
 
@@ -88,7 +96,7 @@ impl Words {
         }
         let (least, most) = spec.count;
         let takes_these = (least..=most).contains(&self.operands.len())
-            && (spec.takes_server_options || self.server_options.is_empty());
+            && (spec.takes_server_options || !self.has_server_options);
         if !takes_these {
             return Err(Failure::usage(format!("Usage: {}", spec.usage())));
         }
@@ -130,7 +138,7 @@ impl Words {
         own.unwrap_or_else(|| self.server_dbdir.clone())
     }
 
-    /// The words after `--`: options of the server.
+    /// Options of the server that beat its own.
     pub fn server_options(&self) -> &[OsString] {
         &self.server_options
     }

@@ -58,7 +58,7 @@ pub fn check(settings: &Settings) -> Findings {
     }
     let identity = become_user(settings, &mut findings);
     let dbdir_is_usable = check_dbdir(&settings.dbdir, identity.as_ref(), &mut findings);
-    if dbdir_is_usable && server.is_none() {
+    if dbdir_is_usable && server.is_none() && settings.store.is_lmdb() {
         check_database(&settings.dbdir, &mut findings);
     }
     if let Some(file) = &settings.stats_file

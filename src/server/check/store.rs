@@ -1,16 +1,21 @@
-//! The options of `--store`: what can be said without asking anybody.
+//! The options of `--store`, and the servers that they name.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access};
 
 use super::Findings;
 use crate::config::redis_address::Place;
 use crate::config::settings::{Settings, StoreSettings};
+use crate::store::redis::RedisStore;
 use crate::sys::errors::describe;
 use crate::sys::process;
+
+/// How long the servers may take to answer everything.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 /// Looks at these options. This process is the server's user.
 pub fn check(settings: &Settings, findings: &mut Findings) {
@@ -41,6 +46,20 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
     if !redis.tls && store.password_file.is_some() && !is_local(&redis.place) {
         findings
             .note("--store: password and records go over the network in the clear: see rediss://");
+    }
+    ask(settings, findings);
+}
+
+/// Asks the servers for everything that is needed of them.
+fn ask(settings: &Settings, findings: &mut Findings) {
+    let Some(mut store) = RedisStore::of(settings, LONGEST_LOOK) else {
+        return;
+    };
+    match store.probe() {
+        Ok(notes) => notes
+            .iter()
+            .for_each(|note| findings.note(format!("--store: {note}"))),
+        Err(error) => findings.problem(format!("--store: {error}")),
     }
 }
 
