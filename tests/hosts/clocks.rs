@@ -1,6 +1,6 @@
 //! Hosts whose clocks differ.
 
-use postgrey::policy::command::{Command, Now, Outcome, Verdict};
+use postgrey::policy::command::{Command, Counting, Now, Outcome, Verdict};
 use postgrey::policy::rules::Rules;
 use postgrey::store::Store;
 use postgrey::store::memory::MemoryStore;
@@ -14,6 +14,7 @@ fn ask(store: &mut MemoryStore, rules: &Rules, triplet: &str, now: f64) -> Outco
         triplet: triplet.as_bytes(),
         octet: b"7",
         is_data: false,
+        counting: Counting::Always,
     };
     let mut outcomes = Vec::new();
     store.apply_batch(rules, &[command], &mut outcomes).unwrap();

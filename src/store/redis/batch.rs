@@ -8,7 +8,7 @@ use redis::Value;
 use super::client::Request;
 use super::names::Names;
 use crate::policy::apply::{ReadRecords, Records, apply};
-use crate::policy::command::{Command, Outcome};
+use crate::policy::command::{Command, Counting, Outcome};
 use crate::policy::record::{Database, seconds_left};
 use crate::policy::rules::Rules;
 use crate::store::StoreError;
@@ -223,7 +223,7 @@ impl Named {
         if is_tarpitted {
             group.want(self.tarpit.clone());
         }
-        if rules.auto_whitelist.is_some() {
+        if rules.auto_whitelist.is_some() && command.counting != Counting::Never {
             group.want(self.client.clone());
             if let Some((group, name)) = &self.own {
                 groups.entry(group.clone()).or_default().want(name.clone());

@@ -160,7 +160,7 @@ fn short_name(database: Database) -> &'static [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::command::Now;
+    use crate::policy::command::{Counting, Now};
 
     fn names(rules: &Rules) -> Names {
         Names::new(b"mx", rules)
@@ -175,6 +175,7 @@ mod tests {
             triplet: b"t",
             octet: b"",
             is_data: false,
+            counting: Counting::Always,
         }
     }
 
