@@ -41,13 +41,23 @@ pub fn apply_all<R: Records>(
     let start = outcomes.len();
     for (index, command) in commands.iter().enumerate() {
         let before = commands.iter().zip(outcomes[start..].iter().flatten());
-        let command = match is_sure(command, index) {
-            true => *command,
-            false => reduce_allowance(command, before),
-        };
+        let command = allowed(command, index, before);
         outcomes.push(Some(apply(records, rules, &command)?));
     }
     Ok(())
+}
+
+/// A command of a batch with what those of the same client that were applied `before` it
+/// have left of the allowance; they are `count` at most.
+pub fn allowed<'c, 'o>(
+    command: &Command<'c>,
+    count: usize,
+    before: impl Iterator<Item = (&'o Command<'o>, &'o Outcome)>,
+) -> Command<'c> {
+    match is_sure(command, count) {
+        true => *command,
+        false => reduce_allowance(command, before),
+    }
 }
 
 /// True if the client's allowance says the same for this command, whatever those before

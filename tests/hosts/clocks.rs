@@ -1,6 +1,6 @@
 //! Hosts whose clocks differ.
 
-use postgrey::policy::command::{Command, Counting, Now, Outcome, Verdict};
+use postgrey::policy::command::{Command, Now, Outcome, Verdict};
 use postgrey::policy::rules::Rules;
 use postgrey::store::Store;
 use postgrey::store::memory::MemoryStore;
@@ -10,11 +10,9 @@ fn ask(store: &mut MemoryStore, rules: &Rules, triplet: &str, now: f64) -> Outco
         now: Now::new(now, None),
         address: b"192.0.2.7",
         client: b"192.0.2.7",
-        own_client: b"",
         triplet: triplet.as_bytes(),
         octet: b"7",
-        is_data: false,
-        counting: Counting::Always,
+        ..Command::PING
     };
     let mut outcomes = Vec::new();
     store.apply_batch(rules, &[command], &mut outcomes).unwrap();

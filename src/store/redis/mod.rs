@@ -34,7 +34,7 @@ use redis::Value;
 
 use super::{CommitReport, Editor, ErrorKind, Found, Key, Store, StoreError, Visitor};
 use crate::config::settings::Settings;
-use crate::policy::apply::Reading;
+use crate::policy::apply::{Reading, allowed};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
@@ -149,9 +149,14 @@ impl RedisStore {
             };
             let own = named.own_group().filter(|own| **own != named.group);
             let mut own_group = own.and_then(|own| groups.remove(own));
+            let all = commands.iter().zip(outcomes.iter().zip(&decided));
+            let before = all.filter_map(|(command, (committed, decided))| {
+                Some((command, committed.as_ref().or(decided.as_ref())?))
+            });
+            let command = allowed(&commands[index], commands.len(), before);
             let mut view = View {
                 rules,
-                command: &commands[index],
+                command: &command,
                 named,
                 group: &mut group,
                 own_group: own_group.get_or_insert_default(),

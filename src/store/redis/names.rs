@@ -160,7 +160,6 @@ fn short_name(database: Database) -> &'static [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::command::{Counting, Now};
 
     fn names(rules: &Rules) -> Names {
         Names::new(b"mx", rules)
@@ -168,14 +167,10 @@ mod tests {
 
     fn command<'a>(address: &'a [u8], client: &'a [u8], own_client: &'a [u8]) -> Command<'a> {
         Command {
-            now: Now::new(1e9, None),
             address,
             client,
             own_client,
-            triplet: b"t",
-            octet: b"",
-            is_data: false,
-            counting: Counting::Always,
+            ..Command::PING
         }
     }
 
