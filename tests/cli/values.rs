@@ -339,6 +339,7 @@ fn other_options() {
         ipv4_prefix: 32,
         ipv6_prefix: 128,
         max_new: Some(1000),
+        clock_difference: 10.0,
         auto_whitelist_delay: 60.0,
         ..Rules::default()
     };
