@@ -47,7 +47,9 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
         findings
             .note("--store: password and records go over the network in the clear: see rediss://");
     }
-    ask(settings, findings);
+    if findings.problems.is_empty() {
+        ask(settings, findings);
+    }
 }
 
 /// Asks the servers for everything that is needed of them.

@@ -150,6 +150,11 @@ pub fn unexpected(command: &'static str) -> StoreError {
     )
 }
 
+/// True if a command asks for its client on the auto-whitelist.
+pub fn asks_for_client(rules: &Rules, command: &Command) -> bool {
+    rules.auto_whitelist.is_some() && command.counting != Counting::Never
+}
+
 /// The names of a command's records.
 pub struct Named {
     /// Where all of them are but that of its own client.
@@ -223,7 +228,7 @@ impl Named {
         if is_tarpitted {
             group.want(self.tarpit.clone());
         }
-        if rules.auto_whitelist.is_some() && command.counting != Counting::Never {
+        if asks_for_client(rules, command) {
             group.want(self.client.clone());
             if let Some((group, name)) = &self.own {
                 groups.entry(group.clone()).or_default().want(name.clone());

@@ -38,7 +38,7 @@ use crate::policy::apply::{Reading, allowed};
 use crate::policy::command::{Command, Outcome};
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
-use batch::{COMMIT, Group, Named, View, unexpected};
+use batch::{COMMIT, Group, Named, View, asks_for_client, unexpected};
 use client::{Client, Request};
 use names::Names;
 use options::RedisOptions;
@@ -149,6 +149,11 @@ impl RedisStore {
             };
             let own = named.own_group().filter(|own| **own != named.group);
             let mut own_group = own.and_then(|own| groups.remove(own));
+            if own_group.is_none() && own.is_some() && asks_for_client(rules, &commands[index]) {
+                // Whether it is on the auto-whitelist is not known.
+                groups.insert(named.group.clone(), group);
+                continue;
+            }
             let all = commands.iter().zip(outcomes.iter().zip(&decided));
             let before = all.filter_map(|(command, (committed, decided))| {
                 Some((command, committed.as_ref().or(decided.as_ref())?))
