@@ -11,7 +11,7 @@ use postgrey::store::Store;
 
 use crate::redis_server::{RedisServer, has};
 use crate::server::{Client, tell, test_dir};
-use crate::{start, store};
+use crate::{alone, start, store};
 
 const RACES: u64 = 5000;
 const START: u64 = 1_700_000_000;
@@ -81,6 +81,7 @@ fn a_retry_is_counted_once_for_each_host_and_never_lost() {
     if !has("redis-server", "races") {
         return;
     }
+    let _alone = alone();
     let redis = RedisServer::start(&[]);
     let folder = test_dir();
     let url = redis.unix_url();
@@ -115,6 +116,7 @@ fn a_client_is_counted_once_however_many_hosts_it_passes() {
     if !has("redis-server", "races of clients") {
         return;
     }
+    let _alone = alone();
     let redis = RedisServer::start(&[]);
     let folder = test_dir();
     let url = redis.unix_url();
