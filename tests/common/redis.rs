@@ -319,10 +319,13 @@ impl RedisCluster {
         setslot(from, "MIGRATING", to);
         let port = self.nodes[to].port.to_string();
         loop {
-            let words = ["CLUSTER", "GETKEYSINSLOT", &slot, "1"];
+            let words = ["CLUSTER", "GETKEYSINSLOT", &slot, "10"];
             let keys: Vec<String> = self.nodes[from].ask(&words);
-            let Some(key) = keys.first() else { break };
-            let words = ["MIGRATE", "127.0.0.1", &port, key, "0", "5000"];
+            if keys.is_empty() {
+                break;
+            }
+            let mut words = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+            words.extend(keys.iter().map(String::as_str));
             let () = self.nodes[from].ask(&words);
         }
         for node in [to, from, 3 - from - to] {

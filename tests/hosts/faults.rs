@@ -332,25 +332,25 @@ fn what_comes_from_it_is_garbage() {
         return;
     }
     let mut redis = RedisServer::start(&LASTING);
-    let says = ["is not the protocol of Redis"];
+    let says = ["is not the protocol of Redis"].as_slice();
     // It may have said too little for what it was asked.
-    let other = ["the reply is none to this command", "no answer in time"];
-    let silent = ["no answer in time"];
+    let other = ["the reply is none to this command", "no answer in time"].as_slice();
+    let silent = ["no answer in time"].as_slice();
     for (name, says, behaviour) in [
         (
             "another protocol",
-            &says,
+            says,
             Behaviour::Say(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
         ),
-        ("octets", &says, Behaviour::Say(b"\0\xff\n\r\xfe")),
+        ("octets", says, Behaviour::Say(b"\0\xff\n\r\xfe")),
         (
             "replies to another question",
-            &other,
+            other,
             Behaviour::Say(b"+OK\r\n"),
         ),
-        ("half a reply", &silent, Behaviour::Say(b"$100\r\nabc")),
-        ("a reply without end", &silent, Behaviour::Trickle(b"x")),
-        ("closes", &silent, Behaviour::Close),
+        ("half a reply", silent, Behaviour::Say(b"$100\r\nabc")),
+        ("a reply without end", silent, Behaviour::Trickle(b"+x")),
+        ("closes", silent, Behaviour::Close),
     ] {
         survive_at(&mut redis, of(name, says), |port| {
             Box::new(Impostor::start(port, behaviour))

@@ -11,6 +11,7 @@ mod redis_server;
 mod server;
 
 mod clocks;
+mod cluster;
 mod dialogues;
 mod faults;
 mod races;

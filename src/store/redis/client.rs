@@ -84,6 +84,11 @@ impl Client {
         self.run(tasks, false, deadline).0
     }
 
+    /// True if there may be several nodes.
+    pub fn is_cluster(&self) -> bool {
+        self.access.is_cluster
+    }
+
     /// The nodes that have keys: one, or the masters of the cluster as they are
     /// now.
     pub fn nodes(&mut self, deadline: Instant) -> Result<Vec<NodeId>, StoreError> {

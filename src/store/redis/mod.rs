@@ -97,6 +97,16 @@ impl RedisStore {
         Instant::now() + self.timeout
     }
 
+    /// Until when records are read that are to be committed by the deadline: a node of a
+    /// cluster that does not answer leaves the others time for that.
+    fn reading_deadline(&self, deadline: Instant) -> Instant {
+        let now = Instant::now();
+        match self.client.is_cluster() {
+            true => now + deadline.saturating_duration_since(now) / 2,
+            false => deadline,
+        }
+    }
+
     /// Reads the records of these groups. What could not be read is taken out, and
     /// said in `troubles`.
     fn read(
@@ -140,7 +150,7 @@ impl RedisStore {
             names.want(rules, &commands[index], &mut groups);
             named.push(names);
         }
-        self.read(&mut groups, deadline, troubles);
+        self.read(&mut groups, self.reading_deadline(deadline), troubles);
         let mut decided: Vec<Option<Outcome>> = vec![None; commands.len()];
         let mut waiting: BTreeMap<Vec<u8>, Vec<usize>> = BTreeMap::new();
         for (&index, named) in open.iter().zip(&named) {
