@@ -4,11 +4,11 @@
 _postgreyctl() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
     local commands='list explain add delete forget pass import export expire compact backup restore verify stats dump config ping'
-    local databases='greylist clients tarpit' options='--dbdir --verbose --defaults --help --version'
+    local databases='greylist clients tarpit' options='--dbdir --store --verbose --defaults --help --version'
     local command='' count=0 i
 
     COMPREPLY=()
-    # bash takes "--option=value" apart at the sign.
+    # bash takes "--option=value" apart at the sign, and a URL at its colons.
     if [[ $word == '=' ]]; then
         word=
     elif [[ $before == '=' ]]; then
@@ -19,9 +19,9 @@ _postgreyctl() {
         --)
             # The rest is for postgrey.
             return ;;
-        =)
+        =|:*)
             ((i++)) ;;
-        --dbdir)
+        --dbdir|--store)
             [[ ${COMP_WORDS[i+1]} == '=' ]] || ((i++)) ;;
         -*) ;;
         *)
@@ -36,6 +36,8 @@ _postgreyctl() {
     case $before in
     --dbdir)
         mapfile -t COMPREPLY < <(compgen -d -- "$word"); return ;;
+    --store)
+        mapfile -t COMPREPLY < <(compgen -W 'lmdb redis:// rediss:// redis+unix:// redis-cluster:// rediss-cluster://' -- "$word"); return ;;
     --state)
         case $command in
         explain) mapfile -t COMPREPLY < <(compgen -W 'RCPT DATA' -- "$word") ;;

@@ -256,10 +256,7 @@ mod tests {
                 &["expire", "now"],
                 "Usage: postgreyctl expire [-- OPTION OF postgrey ...]",
             ),
-            (
-                &["dump", "tarpit", "--", "-v"],
-                "Usage: postgreyctl dump [--escape] greylist|clients|tarpit",
-            ),
+            (&["compact", "--", "-v"], "Usage: postgreyctl compact"),
             (
                 &["list", "--", "--delay=abc"],
                 "Value \"abc\" invalid for option delay (number expected)",

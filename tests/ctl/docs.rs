@@ -241,6 +241,10 @@ fn bash_offers_every_command_and_option() {
     assert_eq!(offered(&["list", "--state", "=", "w"]), ["waiting"]);
     assert_eq!(offered(&["explain", "--state", "D"]), ["DATA"]);
     assert_eq!(offered(&["list", ""]), ["greylist", "clients", "tarpit"]);
+    let url = ["--store", "=", "redis", ":", "//h", ":", "6379"];
+    assert_eq!(offered(&[&url[..], &["expi"]].concat()), ["expire"]);
+    assert_eq!(offered(&[&url[..], &["add", ""]].concat()), ["client"]);
+    assert!(offered(&["list", "--store", "=", "l"]).contains(&"lmdb".to_owned()));
     assert!(offered(&["list", "--", "--d"]).is_empty());
 }
 

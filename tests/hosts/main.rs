@@ -12,13 +12,14 @@ mod server;
 
 mod clocks;
 mod cluster;
+mod ctl;
 mod dialogues;
 mod faults;
+mod moving;
 mod races;
 mod trouble;
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,18 +56,4 @@ pub fn start(count: usize, folder: &Path, options: &[&str]) -> Vec<Server> {
 pub fn alone() -> MutexGuard<'static, ()> {
     static MACHINE: Mutex<()> = Mutex::new(());
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What a run of postgreyctl gave: its status, its output, and what it complained of.
-pub fn ctl(dbdir: &Path, words: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_postgreyctl"))
-        .arg("--dbdir")
-        .arg(dbdir)
-        .args(words)
-        .env("TZ", "UTC")
-        .output()
-        .unwrap();
-    let text = |octets: Vec<u8>| String::from_utf8(octets).unwrap();
-    let status = output.status.code().unwrap();
-    (status, text(output.stdout), text(output.stderr))
 }

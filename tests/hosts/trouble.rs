@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::ctl::ctl;
 use crate::redis_server::{RedisServer, wait_until};
 use crate::server::{Client, PROGRAM, Server, common_options, spawn, tell, test_dir};
-use crate::{alone, ctl, start};
+use crate::{alone, start};
 
 /// How long a trouble lasts: Redis is tried again after 1 s, and 2 s after that.
 const SHORT: Duration = Duration::from_millis(700);
@@ -159,8 +160,8 @@ fn is_survived_at_once<T>(
         let state = begin(redis);
         let begun = Instant::now();
         thread::sleep(if trouble.is_thorough { LONG } else { SHORT });
-        let (status, said, _) = ctl(&server.dbdir, &["ping"]);
-        assert_eq!((status, is_told(&said)), (1, true), "{said}");
+        let ping = ctl(&server.dbdir, &["ping"]);
+        assert!(ping.status == 1 && is_told(&ping.said), "{ping:?}");
         let ended = Instant::now();
         end(redis, state);
         let since = Instant::now();

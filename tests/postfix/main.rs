@@ -8,9 +8,14 @@
 
 mod faults;
 mod greylisting;
+#[cfg(feature = "redis")]
+mod hosts;
 mod instance;
 mod lists;
 mod per_message;
+#[cfg(feature = "redis")]
+#[path = "../common/redis.rs"]
+mod redis_server;
 mod script;
 #[path = "../common/server.rs"]
 mod server;
@@ -95,6 +100,8 @@ fn main() {
     scenarios.extend(faults::scenarios());
     scenarios.extend(script::scenarios());
     scenarios.extend(tables::scenarios(&home));
+    #[cfg(feature = "redis")]
+    scenarios.extend(hosts::scenarios());
     let services: Vec<&Service> = scenarios.iter().map(|s| &s.service).collect();
     let postfix = Postfix::start(&home, &services, &greylisting::spawn_entry(&home));
     let stage = Stage { home, postfix };
