@@ -12,7 +12,7 @@
 #                         POSTGREY_POWER_CUTS (500), POSTGREY_FUZZ_SECONDS (60),
 #                         POSTGREY_DIFFERENTIAL requests (200000),
 #                         POSTGREY_MATRIX (all), POSTGREY_SESSIONS (5000),
-#                         POSTGREY_OPTION_SETS (2000)
+#                         POSTGREY_OPTION_SETS (2000), POSTGREY_RACES (25000)
 #
 # A test that lacks something says so in a line that begins with "skipped", best
 # in the form "skipped: WHAT: no PROGRAM on this machine".
@@ -33,6 +33,7 @@ case $1 in
         export POSTGREY_MATRIX="${POSTGREY_MATRIX:-all}"
         export POSTGREY_SESSIONS="${POSTGREY_SESSIONS:-5000}"
         export POSTGREY_OPTION_SETS="${POSTGREY_OPTION_SETS:-2000}"
+        export POSTGREY_RACES="${POSTGREY_RACES:-25000}"
         ;;
 '') ;;
 *)
@@ -63,6 +64,19 @@ sed -n 's/^postfix: \([0-9]* checks\), /check: \1 behind a real Postfix, /p' "$l
 sed -n 's/.*replayed: \([0-9]*\) dialogues.*/\1/p' "$log" |
         awk '{ replayed += $1 }
         END { if (NR) print "check: " replayed " dialogues of the original replayed" }'
+# The longest answers while Redis was in trouble, and what else was measured with it.
+awk '/trouble: .*: longest answer / {
+        sub(/.*: longest answer /, "")
+        if ($1 + 0 > longest) longest = $1 + 0
+        if ($7 + 0 > listed) listed = $7 + 0
+        troubles++
+} END {
+        if (troubles) {
+                printf "check: Redis in trouble %d times: longest answer", troubles
+                printf " %.1f ms, of a whitelisted client %.1f ms\n", longest, listed
+        }
+}' "$log"
+sed -n 's/.*\(slots that moved: .*\)/check: \1/p; s/.*\(a master that .*: back after\)/check: \1/p' "$log"
 # Each program that was missed, with the tests that missed it.
 sed -n 's/.*skipped: \(.*\): no \(.*\) on this machine.*/\2	\1/p' "$log" |
         sort -u |

@@ -28,7 +28,7 @@ fn refused(why: &str) -> Failure {
 /// A store, opened as the user of the server.
 pub enum Opened {
     /// The environment in `--dbdir`.
-    Lmdb(LmdbStore),
+    Lmdb(Box<LmdbStore>),
     /// Redis or Valkey.
     Redis(Box<RedisStore>),
 }
@@ -39,7 +39,7 @@ impl Opened {
         if let Some(opened) = Opened::elsewhere(settings)? {
             return Ok(opened);
         }
-        Ok(Opened::Lmdb(open_reader(&settings.dbdir)?))
+        Ok(Opened::Lmdb(Box::new(open_reader(&settings.dbdir)?)))
     }
 
     /// The same for changes.
@@ -47,7 +47,7 @@ impl Opened {
         if let Some(opened) = Opened::elsewhere(settings)? {
             return Ok(opened);
         }
-        Ok(Opened::Lmdb(open_writer(&settings.dbdir)?))
+        Ok(Opened::Lmdb(Box::new(open_writer(&settings.dbdir)?)))
     }
 
     /// The same for an import: an environment is made if there is none, with a map of
@@ -58,7 +58,7 @@ impl Opened {
         }
         let dbdir = &settings.dbdir;
         let map_size = if exists(dbdir) { 0 } else { map_size };
-        Ok(Opened::Lmdb(open_or_create(dbdir, map_size)?))
+        Ok(Opened::Lmdb(Box::new(open_or_create(dbdir, map_size)?)))
     }
 
     fn elsewhere(settings: &Settings) -> Result<Option<Self>, Failure> {
@@ -83,7 +83,7 @@ impl Opened {
     /// Its records.
     pub fn get(&mut self) -> &mut dyn Store {
         match self {
-            Opened::Lmdb(store) => store,
+            Opened::Lmdb(store) => &mut **store,
             Opened::Redis(store) => &mut **store,
         }
     }

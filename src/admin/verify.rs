@@ -26,7 +26,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         name => {
             let mut store = open_file(Path::new(OsStr::from_bytes(name)))?;
             verify_environment(&mut store)?;
-            Opened::Lmdb(store)
+            Opened::Lmdb(Box::new(store))
         }
     };
     let total = opened.records()?;

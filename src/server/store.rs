@@ -11,9 +11,9 @@ use crate::sys::lock::LockFile;
 /// The store of one process: opened, or connected to, when it is first needed.
 pub enum ServerStore {
     /// The environment in `--dbdir`.
-    Lmdb(LmdbStore),
+    Lmdb(Box<LmdbStore>),
     /// Redis or Valkey, and the lock file of `--dbdir`.
-    Redis(RedisStore, LockFile),
+    Redis(Box<RedisStore>, LockFile),
 }
 
 impl ServerStore {
@@ -21,7 +21,7 @@ impl ServerStore {
     /// `patience` how long another process that commits there is waited for.
     pub fn new(settings: &Settings, purpose: Purpose, patience: Duration, lock: LockFile) -> Self {
         if let Some(store) = RedisStore::of(settings, settings.store.timeout) {
-            return ServerStore::Redis(store, lock);
+            return ServerStore::Redis(Box::new(store), lock);
         }
         let options = LmdbOptions {
             dir: settings.dbdir.clone(),
@@ -29,7 +29,7 @@ impl ServerStore {
             purpose,
             patience,
         };
-        ServerStore::Lmdb(LmdbStore::with_lock(options, lock))
+        ServerStore::Lmdb(Box::new(LmdbStore::with_lock(options, lock)))
     }
 
     /// The lock file of `--dbdir`.
@@ -43,8 +43,8 @@ impl ServerStore {
     /// Where the records are.
     pub fn get(&mut self) -> &mut dyn Store {
         match self {
-            ServerStore::Lmdb(store) => store,
-            ServerStore::Redis(store, _) => store,
+            ServerStore::Lmdb(store) => &mut **store,
+            ServerStore::Redis(store, _) => &mut **store,
         }
     }
 }

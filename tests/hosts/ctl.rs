@@ -1,96 +1,14 @@
 //! postgreyctl on records in Redis: what each command says and does is what it says and
 //! does on files.
 
-use std::collections::BTreeMap;
-use std::io::Write;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
-use postgrey::policy::record::Database;
-use postgrey::store::Store;
 use postgrey::sys::clock;
 
 use crate::redis_server::{RedisCluster, RedisServer, has};
 use crate::server::{Server, test_dir};
-use crate::{alone, start, store};
-
-/// What a run of postgreyctl gave.
-#[derive(Debug)]
-pub struct Ran {
-    /// Its status.
-    pub status: i32,
-    /// Its output.
-    pub said: String,
-    /// What it complained of.
-    pub complained: String,
-}
-
-impl Ran {
-    #[track_caller]
-    pub fn ok(self) -> String {
-        assert_eq!((self.status, &*self.complained), (0, ""), "{}", self.said);
-        self.said
-    }
-
-    #[track_caller]
-    pub fn failed(self, status: i32) -> String {
-        assert_eq!(self.status, status, "{self:?}");
-        self.complained
-    }
-}
-
-pub fn ctl(dbdir: &Path, words: &[&str]) -> Ran {
-    ctl_with_input(dbdir, words, b"")
-}
-
-pub fn ctl_with_input(dbdir: &Path, words: &[&str], input: &[u8]) -> Ran {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_postgreyctl"))
-        .arg("--dbdir")
-        .arg(dbdir)
-        .args(words)
-        .env("TZ", "UTC")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let output = std::thread::scope(|scope| {
-        // It may refuse its input.
-        scope.spawn(move || drop(stdin.write_all(input)));
-        child.wait_with_output().unwrap()
-    });
-    Ran {
-        status: output.status.code().unwrap(),
-        said: String::from_utf8(output.stdout).unwrap(),
-        complained: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-/// All records at a place, by database and key.
-pub fn all_at(url: &str) -> BTreeMap<(&'static str, Vec<u8>), Vec<u8>> {
-    let mut records = BTreeMap::new();
-    let mut store = store(url, "postgrey");
-    for database in Database::ALL {
-        let at_end = store.scan(database, b"", None, &mut |entry| {
-            records.insert((database.name(), entry.key.to_vec()), entry.value.to_vec());
-            ControlFlow::Continue(())
-        });
-        assert!(at_end.unwrap());
-    }
-    records
-}
-
-/// The same of files.
-pub fn all_in(server: &Server) -> BTreeMap<(&'static str, Vec<u8>), Vec<u8>> {
-    let of = |database: Database| {
-        crate::server::records(&server.dbdir, database)
-            .into_iter()
-            .map(move |(key, value)| ((database.name(), key), value))
-    };
-    Database::ALL.into_iter().flat_map(of).collect()
-}
+use crate::tool::{Everything, Ran, all_at, all_in, ctl, ctl_with_input};
+use crate::{beside_others, start};
 
 /// Lines in their order, without what two runs differ in: times of the clock, processes,
 /// the order of a walk.
@@ -181,14 +99,14 @@ impl Twins {
     /// The records are the same, but for times of the clock.
     #[track_caller]
     fn compare(&self, url: &str) {
-        let text = |all: BTreeMap<(&str, Vec<u8>), Vec<u8>>| {
+        let text = |all: Everything| {
             let line = |((database, key), value): ((&str, Vec<u8>), Vec<u8>)| {
                 let [key, value] = [key, value].map(|octets| String::from_utf8(octets).unwrap());
                 format!("{database} {key} {value}\n")
             };
             comparable(&all.into_iter().map(line).collect::<String>(), false)
         };
-        assert_eq!(text(all_at(url)), text(all_in(&self.files)));
+        assert_eq!(text(all_at(url)), text(all_in(&self.files.dbdir)));
     }
 
     /// Clients in every state: new, waiting, passed, whitelisted, in the tarpit.
@@ -223,7 +141,7 @@ fn each_command_says_the_same_as_on_files() {
     if !has("redis-server", "postgreyctl on Redis") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside_others();
     let redis = RedisServer::start(&[]);
     let cluster = RedisCluster::start(&[]);
     for url in [redis.url(), cluster.url()] {

@@ -12,7 +12,7 @@ use postgrey::store::Store;
 use crate::dialogue::{self, Dialogue};
 use crate::redis_server::{RedisCluster, RedisServer, has};
 use crate::server::{Client, Server, tell, test_dir};
-use crate::{alone, start, store};
+use crate::{beside_others, start, store};
 
 /// The whitelists of a dialogue as files, and the options that name them.
 fn write_whitelists(dialogue: &Dialogue, folder: &Path) -> [String; 2] {
@@ -123,7 +123,7 @@ fn dialogues_through_one_server_and_two_differ_in_nothing() {
     if !has("redis-server", "dialogues with Redis") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside_others();
     let redis = RedisServer::start(&[]);
     play_all(1, &redis.unix_url());
     play_all(2, &redis.url());
@@ -134,7 +134,7 @@ fn dialogues_through_two_servers_and_a_cluster_differ_in_nothing() {
     if !has("redis-server", "dialogues with a cluster") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside_others();
     let cluster = RedisCluster::start(&[]);
     play_all(2, &cluster.url());
 }

@@ -5,11 +5,14 @@
 #[path = "../common/dialogue.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod dialogue;
+#[path = "../common/random.rs"]
+mod random;
 #[path = "../common/redis.rs"]
 mod redis_server;
 #[path = "../common/server.rs"]
 mod server;
 
+mod agree;
 mod clocks;
 mod cluster;
 mod ctl;
@@ -17,10 +20,11 @@ mod dialogues;
 mod faults;
 mod moving;
 mod races;
+mod tool;
 mod trouble;
 
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use postgrey::config::redis_address::RedisAddress;
@@ -40,20 +44,32 @@ pub fn store(url: &str, prefix: &str) -> RedisStore {
     )
 }
 
+/// The directory of a host below one, with those that its server needs.
+pub fn make_host(folder: &Path, number: usize) -> PathBuf {
+    let own = folder.join(number.to_string());
+    std::fs::create_dir(&own).unwrap();
+    for name in ["db", "run"] {
+        make_dbdir(&own.join(name));
+    }
+    own
+}
+
 /// Servers of different directories below one, with the same options.
 pub fn start(count: usize, folder: &Path, options: &[&str]) -> Vec<Server> {
     (0..count)
-        .map(|number| {
-            let own = folder.join(number.to_string());
-            std::fs::create_dir(&own).unwrap();
-            make_dbdir(&own.join("db"));
-            Server::start(&own, options)
-        })
+        .map(|number| Server::start(&make_host(folder, number), options))
         .collect()
 }
 
+/// Held by whoever uses much of the machine.
+static MACHINE: RwLock<()> = RwLock::new(());
+
 /// Keeps other tests away while times are measured.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static MACHINE: Mutex<()> = Mutex::new(());
-    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps those away that are to be alone.
+pub fn beside_others() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }

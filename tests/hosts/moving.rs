@@ -1,18 +1,20 @@
-//! Records on their way between files and Redis, and records whose place a key does not
-//! show.
+//! Records on their way between files and Redis, records whose place a key does not show,
+//! and postgreyctl without an answer.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use postgrey::sys::clock;
 
-use crate::ctl::{all_at, all_in, ctl, ctl_with_input};
 use crate::redis_server::{RedisServer, has};
-use crate::server::{Client, Server, test_dir};
-use crate::{alone, start};
+use crate::server::{Client, Server, give_to_server, test_dir};
+use crate::tool::{all_at, all_in, ctl, ctl_with_input};
+use crate::{beside_others, start};
 
 fn ask(client: &mut Client, address: &str, sender: &str, now: u64) -> String {
     client.ask(&[
@@ -45,7 +47,7 @@ fn records_move_there_and_back_while_both_serve() {
     if !has("redis-server", "moving records to Redis and back") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside_others();
     let redis = RedisServer::start(&[]);
     let folder = test_dir();
     let url = redis.url();
@@ -54,9 +56,9 @@ fn records_move_there_and_back_while_both_serve() {
     let files = Server::start(folder.path(), &options);
     let other = start(1, folder.path(), &[&options[..], &[&*option]].concat()).remove(0);
     let now = clock::seconds() as u64;
-    let network = |number: u64| format!("10.0.{}.{}", number % 250, 1 + number / 250);
+    let network = |number: u64| format!("10.{}.{}.1", 100 + number / 250, number % 250);
     let mut client = files.connect();
-    for number in 0..3000_u64 {
+    for number in 0..2400_u64 {
         let (address, begun) = (network(number), now - 5000 + number);
         ask(&mut client, &address, "a@example.net", begun);
         if number % 3 == 0 {
@@ -97,7 +99,7 @@ fn records_move_there_and_back_while_both_serve() {
     pipe(&other.dbdir, &files.dbdir, "--store=lmdb");
     let moved = all_at(&url);
     assert!(moved.len() > 4000, "{}", moved.len());
-    assert!(moved == all_in(&files), "the records differ");
+    assert!(moved == all_in(&files.dbdir), "the records differ");
     // What has waited at the one passes at the other.
     let mut client = other.connect();
     let reply = ask(&mut client, &network(1), "a@example.net", now);
@@ -106,9 +108,9 @@ fn records_move_there_and_back_while_both_serve() {
         "{reply}"
     );
     assert_eq!(ask(&mut client, &network(0), "a@example.net", now), "DUNNO");
-    // What Redis has not got back in time is told by the time to live.
-    let name = format!("postgrey:greylist:{{10.0.1.0}}:10.0.1.0/a@example.net/user@example.org");
-    let left: i64 = redis.ask(&["PTTL", &name]);
+    // A record that has passed is kept for as long as files keep it.
+    let name = "postgrey:greylist:{10.100.1.0}:10.100.1.0/a@example.net/user@example.org";
+    let left: i64 = redis.ask(&["PTTL", name]);
     let expected = 35 * 86400 * 1000;
     assert!(
         left > expected - 20_000 && left <= expected + 1000,
@@ -121,7 +123,7 @@ fn what_a_hash_does_not_show_is_said() {
     if !has("redis-server", "postgreyctl on Redis with --privacy") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside_others();
     let redis = RedisServer::start(&[]);
     let folder = test_dir();
     let option = format!("--store={}", redis.url());
@@ -164,7 +166,7 @@ fn what_a_hash_does_not_show_is_said() {
         ],
     );
     assert!(explained.ok().contains("\nanswer       action=DUNNO\n"));
-    assert!(ctl(db, &["list", "clients"]).ok().contains("192.0.2.7") == false);
+    assert!(!ctl(db, &["list", "clients"]).ok().contains("192.0.2.7"));
     ctl(db, &["forget", "192.0.2.7"]).failed(0);
     assert_eq!(count("clients"), 0);
     // What is not there cannot be begun from here.
@@ -190,7 +192,7 @@ fn the_tarpit_of_a_pool_is_found_beside_the_pool() {
     if !has("redis-server", "postgreyctl on Redis with pools") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside_others();
     let redis = RedisServer::start(&[]);
     let folder = test_dir();
     let pools = folder.path().join("pools");
@@ -264,4 +266,90 @@ fn the_tarpit_of_a_pool_is_found_beside_the_pool() {
     )
     .ok();
     assert!(said.contains("\nanswer       action=DUNNO\n"), "{said}");
+}
+
+#[test]
+fn what_does_not_last_is_not_taken_in() {
+    if !has("redis-server", "importing old records to Redis") {
+        return;
+    }
+    let _beside = beside_others();
+    let redis = RedisServer::start(&[]);
+    let folder = test_dir();
+    let store = format!("--store={}", redis.url());
+    let now = clock::seconds() as u64;
+    let old = now - 40 * 86400;
+    let waiting = now - 3 * 86400;
+    let text = format!(
+        "greylist\t192.0.2.0/old@b/c@d\t{old},{},0,9\ngreylist\t192.0.2.0/waits@b/c@d\t{waiting},{waiting},0,9\n\
+         greylist\t192.0.2.0/new@b/c@d\t{now},{now},0,9\nclients\t192.0.2.9\t7,{old}\n",
+        old + 400
+    );
+    let words = ["--defaults", &store, "import", "-"];
+    let import = |words: &[&str]| ctl_with_input(folder.path(), words, text.as_bytes()).ok();
+    let said = import(&words);
+    for line in [
+        "1 taken, 0 merged, 0 kept, 0 refused, 2 expired",
+        "0 taken, 0 merged, 0 kept, 0 refused, 1 expired",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+    let keys: Vec<_> = all_at(&redis.url())
+        .into_keys()
+        .map(|(_, key)| key)
+        .collect();
+    assert_eq!(keys, [b"192.0.2.0/new@b/c@d"]);
+    // By other rules more of them last.
+    import(&[&words[..], &["--", "--max-age=50", "--retry-window=4"]].concat());
+    assert_eq!(all_at(&redis.url()).len(), 4);
+}
+
+#[test]
+fn a_command_in_trouble_ends_with_its_reason() {
+    if !has("redis-server", "postgreyctl without Redis") {
+        return;
+    }
+    let _beside = beside_others();
+    let mut redis = RedisServer::start(&["--requirepass", "secret"]);
+    let folder = test_dir();
+    let store = format!("--store={}", redis.url());
+    let file = folder.path().join("password");
+    fs::write(&file, "secret\n").unwrap();
+    give_to_server(&file);
+    let password = format!("--store-password-file={}", file.display());
+    let commands: [&[&str]; 5] = [
+        &["list"],
+        &["export"],
+        &["stats"],
+        &["add", "client", "192.0.2.9"],
+        &["dump", "greylist"],
+    ];
+    let run = |command: &[&str]| {
+        let begun = Instant::now();
+        let words = [&["--defaults", &store], command, &["--", &password]].concat();
+        let ran = ctl(&folder.path().join("db"), &words);
+        assert!(begun.elapsed() < Duration::from_secs(8));
+        ran
+    };
+    for command in commands {
+        run(command).ok();
+        let words = [&["--defaults", &store], command].concat();
+        let why = ctl(&folder.path().join("db"), &words).failed(2);
+        assert!(
+            why.contains("the server wants a password"),
+            "{command:?} {why}"
+        );
+    }
+    redis.signal(Signal::SIGSTOP);
+    for command in [commands[0], commands[3]] {
+        let why = run(command).failed(2);
+        assert!(why.contains("no answer in time"), "{command:?} {why}");
+    }
+    redis.signal(Signal::SIGCONT);
+    redis.kill();
+    for command in commands {
+        let why = run(command).failed(2);
+        assert!(why.contains("Connection refused"), "{command:?} {why}");
+        assert!(!why.contains("secret"), "{why}");
+    }
 }

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::ctl::ctl;
 use crate::redis_server::{RedisServer, wait_until};
 use crate::server::{Client, PROGRAM, Server, common_options, spawn, tell, test_dir};
+use crate::tool::ctl;
 use crate::{alone, start};
 
 /// How long a trouble lasts: Redis is tried again after 1 s, and 2 s after that.
-const SHORT: Duration = Duration::from_millis(700);
+const SHORT: Duration = Duration::from_millis(500);
 const LONG: Duration = Duration::from_millis(2500);
 /// How often a trouble is tried, should others have the processors meanwhile.
 const ATTEMPTS: usize = 4;
@@ -156,7 +156,7 @@ fn is_survived_at_once<T>(
             .collect();
         let white = scope.spawn(move || ask_on(server, is_over, || WHITELISTED.into()));
         let control = scope.spawn(move || ask_on(undisturbed, is_over, || WHITELISTED.into()));
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(100));
         let state = begin(redis);
         let begun = Instant::now();
         thread::sleep(if trouble.is_thorough { LONG } else { SHORT });

@@ -199,7 +199,12 @@ fn report(sections: &[Section], kinds: &[SectionKind], counts: &[Counts]) -> Res
             merged,
             kept,
             refused,
+            expired,
         } = counts;
+        let expired = match expired {
+            0 => String::new(),
+            _ => format!(", {expired} expired"),
+        };
         let origin = match (kind.database, kind.origin) {
             _ if section.looks.records == 0 => "",
             (Database::Greylist, Origin::Postgrey134) => " of plain postgrey 1.34",
@@ -209,7 +214,7 @@ fn report(sections: &[Section], kinds: &[SectionKind], counts: &[Counts]) -> Res
             _ => "",
         };
         output.line(format!(
-            "{}: {} ({}){origin}: {taken} taken, {merged} merged, {kept} kept, {refused} refused",
+            "{}: {} ({}){origin}: {taken} taken, {merged} merged, {kept} kept, {refused} refused{expired}",
             section.source,
             short_name(kind.database),
             kind.database.name(),

@@ -10,8 +10,10 @@ use crate::admin::complain;
 use crate::admin::failure::Failure;
 use crate::admin::progress::Progress;
 use crate::admin::records::objection;
+use crate::policy::record::is_expired;
 use crate::policy::rules::Rules;
 use crate::store::{Key, Store};
+use crate::sys::clock;
 
 /// Records of one transaction beside a running server: some 30 ms.
 const SLICE: usize = 2000;
@@ -31,6 +33,8 @@ pub struct Counts {
     pub kept: u64,
     /// None of ours.
     pub refused: u64,
+    /// Have expired, and are not written where records expire by themselves.
+    pub expired: u64,
 }
 
 /// Takes records in, and counts what becomes of them.
@@ -118,12 +122,17 @@ impl<'a> Taking<'a> {
             .iter()
             .map(|record| (self.kinds[record.section].database, &record.key[..]))
             .collect();
+        let now = store.expires_by_itself().then(clock::seconds);
+        let has_expired = |database, value: &[u8]| {
+            now.is_some_and(|now| is_expired(self.rules, database, value, now))
+        };
         let edited = store.edit(&keys, &mut |records| {
             counts.clone_from(&self.counts);
             for record in slice {
                 let database = self.kinds[record.section].database;
                 let counts = &mut counts[record.section];
                 match records.get(database, &record.key)? {
+                    None if has_expired(database, &record.value) => counts.expired += 1,
                     None => {
                         records.put(database, &record.key, &record.value)?;
                         counts.taken += 1;
