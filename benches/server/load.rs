@@ -119,10 +119,15 @@ pub struct Load {
 impl Load {
     /// Connects this many times.
     pub fn connect(address: &Address, connections: usize) -> io::Result<Load> {
+        Load::spread(std::slice::from_ref(address), connections)
+    }
+
+    /// Connects this many times in all, to these servers in turn.
+    pub fn spread(addresses: &[Address], connections: usize) -> io::Result<Load> {
         let mut poll = PollSet::default();
         let mut open = Vec::with_capacity(connections);
         for place in 0..connections {
-            let socket = address.connect()?;
+            let socket = addresses[place % addresses.len()].connect()?;
             poll.set(place, &socket, Interest::INPUT);
             open.push(Connection {
                 socket,

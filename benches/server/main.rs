@@ -12,6 +12,7 @@
 //! cargo bench --bench server -- storm                   200 connections at once
 //! cargo bench --bench server -- expiry                  while records expire
 //! cargo bench --bench server -- flood=1000000           of one network, and the others
+//! cargo bench --bench server -- redis                 several hosts on Redis, on a cluster
 //! cargo bench --bench server -- sessions=10,50 tcp,unix behind a real Postfix
 //! ```
 //!
@@ -27,6 +28,11 @@ mod load;
 mod measure;
 mod null;
 mod postfix;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
+#[path = "../../tests/common/redis.rs"]
+mod redis_server;
 #[path = "../common/requests.rs"]
 mod requests;
 mod selection;
@@ -95,6 +101,10 @@ fn run(arguments: &[String]) -> io::Result<()> {
     }
     if let Some(triplets) = selection.flood {
         flood::measure_flood(triplets)?;
+    }
+    #[cfg(feature = "redis")]
+    if selection.has_redis {
+        redis::measure_redis(selection.rounds, time)?;
     }
     if !selection.sessions.is_empty() {
         let transports = &selection.session_transports;

@@ -19,6 +19,8 @@ pub struct Selection {
     pub tables: Vec<Table>,
     pub has_storm: bool,
     pub has_expiry: bool,
+    /// Several hosts on Redis.
+    pub has_redis: bool,
     /// How many triplets a flood has.
     pub flood: Option<u64>,
     /// Numbers of SMTP sessions behind a real Postfix.
@@ -36,7 +38,8 @@ pub const USAGE: &str = "arguments, each a list with commas:
   tcp,unix                                  transports
   postgrey,null,original                    servers
   workers=1,2,4,8   sync=commit,none   triplets=0,1000000   idle=0,2000
-  storm   expiry   flood=1000000   sessions=10,50 (behind Postfix)   all   rounds=5   seconds=0.5";
+  storm   expiry   redis   flood=1000000   sessions=10,50 (behind Postfix)   all
+  rounds=5   seconds=0.5";
 
 /// The selection of these arguments; none: the default one.
 pub fn select(arguments: &[String]) -> Result<Selection, String> {
@@ -44,6 +47,7 @@ pub fn select(arguments: &[String]) -> Result<Selection, String> {
         tables: Vec::new(),
         has_storm: false,
         has_expiry: false,
+        has_redis: false,
         flood: None,
         sessions: Vec::new(),
         session_transports: vec![Transport::Tcp],
@@ -57,6 +61,8 @@ pub fn select(arguments: &[String]) -> Result<Selection, String> {
             let is_known = match (name, value) {
                 ("", "storm") => set(&mut selection.has_storm),
                 ("", "expiry") => set(&mut selection.has_expiry),
+                #[cfg(feature = "redis")]
+                ("", "redis") => set(&mut selection.has_redis),
                 ("", "all") => axes.take_all(),
                 ("flood", _) => value
                     .parse()
@@ -79,6 +85,7 @@ pub fn select(arguments: &[String]) -> Result<Selection, String> {
         selection.tables.push(axes.table());
     } else if !selection.has_storm
         && !selection.has_expiry
+        && !selection.has_redis
         && selection.flood.is_none()
         && selection.sessions.is_empty()
     {

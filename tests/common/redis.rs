@@ -130,6 +130,11 @@ impl RedisServer {
         ask_at(self.dir.path(), words)
     }
 
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal: STOP, CONT, TERM, KILL.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();

@@ -65,6 +65,11 @@ impl Group {
         self.read.insert(name, None);
     }
 
+    /// True if no record is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.read.is_empty()
+    }
+
     /// The request for all of them.
     pub fn request(&self) -> Option<Request> {
         let first = self.read.keys().next()?;

@@ -118,7 +118,7 @@ impl RedisStore {
         let requests: Vec<Request> = groups.values().filter_map(Group::request).collect();
         let mut replies = self.client.exchange(&requests, deadline).into_iter();
         groups.retain(|_, group| {
-            if group.request().is_none() {
+            if group.is_empty() {
                 return true;
             }
             let reply = replies.next().unwrap_or_else(|| Err(unexpected("MGET")));

@@ -80,6 +80,10 @@ impl Client {
                 return Err(store_error(ErrorKind::Other, call, &at, reason));
             }
         }
+        if self.is_cluster() {
+            // As for a key that is on its way to this node.
+            self.ask_node(node, &[b"ASKING"], deadline)?;
+        }
         let pattern = format!("{prefix}:*");
         let scan: [&[u8]; 6] = [b"SCAN", b"0", b"MATCH", pattern.as_bytes(), b"COUNT", b"1"];
         self.ask_node(node, &scan, deadline).map(drop)

@@ -21,6 +21,9 @@ pub struct Stream {
     tls: Option<Box<ClientConnection>>,
     output: Vec<u8>,
     sent: usize,
+    /// Where what comes without TLS is read to: to make room anew for each piece would
+    /// take longer than to read it.
+    piece: Box<[u8]>,
 }
 
 impl Stream {
@@ -53,6 +56,7 @@ impl Stream {
             tls,
             output: Vec::new(),
             sent: 0,
+            piece: vec![0; PIECE].into_boxed_slice(),
         })
     }
 
@@ -114,10 +118,9 @@ impl Stream {
     /// Appends what has come, one piece of it. True if the other side has ended.
     pub fn fill(&mut self, input: &mut Vec<u8>) -> Result<Came, String> {
         let Some(tls) = &mut self.tls else {
-            let before = input.len();
-            input.resize(before + PIECE, 0);
-            let result = self.socket.read(&mut input[before..]);
-            input.truncate(before + *result.as_ref().unwrap_or(&0));
+            let result = self.socket.read(&mut self.piece);
+            let length = *result.as_ref().unwrap_or(&0);
+            input.extend_from_slice(&self.piece[..length]);
             return came(result);
         };
         let result = tls.read_tls(&mut self.socket);
