@@ -192,7 +192,7 @@ install: build-for-install
 	keep conf/whitelist_recipient '$(DESTDIR)$(RECIPIENT_TABLE)'
 	@for file in conf/main.cf.example conf/master.cf.example conf/postgrey_whitelist_clients \
 		conf/postgrey_whitelist_recipients conf/postgrey_pools conf/permit_client_nots25r \
-		conf/whitelist_client conf/whitelist_recipient \
+		conf/whitelist_client conf/whitelist_recipient conf/redis.conf.example \
 		README.md CHANGELOG.md COPYING; do \
 		to='$(DESTDIR)$(DOCDIR)'/`basename "$$file"`; \
 		$(PLACES) "$$file" >"$$to.new" && chmod 644 "$$to.new" && \
@@ -294,7 +294,7 @@ uninstall:
 	done
 	@for file in main.cf.example master.cf.example postgrey_whitelist_clients \
 		postgrey_whitelist_recipients postgrey_pools permit_client_nots25r \
-		whitelist_client whitelist_recipient \
+		whitelist_client whitelist_recipient redis.conf.example \
 		README.md CHANGELOG.md COPYING; do \
 		rm -f '$(DESTDIR)$(DOCDIR)'/"$$file"; \
 	done

@@ -153,6 +153,7 @@ fn every_make_and_shell_installs_the_same() {
             ("usr/local/share/man/man5/postgrey_whitelist.5", 0o100_644),
             ("usr/local/share/man/man7/s25r.7", 0o100_644),
             ("usr/local/share/doc/postgrey/main.cf.example", 0o100_644),
+            ("usr/local/share/doc/postgrey/redis.conf.example", 0o100_644),
             (
                 "usr/local/share/bash-completion/completions/postgreyctl",
                 0o100_644,

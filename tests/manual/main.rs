@@ -168,7 +168,7 @@ fn options_named_anywhere_exist() {
         let text = plain(&fs::read_to_string(root().join(name)).unwrap());
         for found in option.captures_iter(&text) {
             let word = &found[1];
-            // Options of systemctl, cargo and postgreyctl.
+            // Options of systemctl, cargo, postgreyctl and redis-cli.
             let is_other = [
                 "now",
                 "long",
@@ -177,6 +177,12 @@ fn options_named_anywhere_exist() {
                 "no-default-features",
                 "from",
                 "json",
+                "tls",
+                "cacert",
+                "cluster",
+                "cluster-replicas",
+                "scan",
+                "pattern",
             ]
             .contains(&word);
             let is_known = is_other || OptionSpec::with_name(word).is_some();

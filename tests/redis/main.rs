@@ -4,7 +4,10 @@
 
 mod answers;
 mod cluster;
+mod example;
 mod faults;
+#[path = "../common/server.rs"]
+mod ours;
 mod real;
 mod routing;
 mod scripted;
