@@ -245,3 +245,88 @@ fn the_manual_has_the_rules_of_the_example() {
         .collect();
     assert_eq!(shown.trim_end(), format!("user {}", rules()));
 }
+
+/// A request of this time, to a server.
+fn ask_at(server: &Server, sender: &str, time: u64) -> String {
+    server.connect().ask(&[
+        ("client_address", "192.0.2.7"),
+        ("client_name", "unknown"),
+        ("sender", sender),
+        ("recipient", "b@example.org"),
+        ("policy_test_time", &time.to_string()),
+    ])
+}
+
+#[test]
+fn hosts_whose_options_differ_do_not_find_the_records_of_each_other() {
+    if !has("redis-server", "hosts whose options differ") {
+        return;
+    }
+    const TIME: u64 = 1_800_000_000;
+    let redis = RedisServer::start(&[]);
+    let store = format!("--store={}", redis.url());
+    let homes: Vec<_> = (0..9).map(|_| test_dir()).collect();
+    let first = Server::start(homes[0].path(), &[&store]);
+    let (grey, passed) = ("DEFER_IF_PERMIT", "PREPEND");
+    for (place, (option, expected)) in [
+        ("--max-age=35", passed),
+        ("--store-prefix=other", grey),
+        ("--privacy", grey),
+        ("--lookup-by-host", grey),
+        ("--ipv4cidr=20", grey),
+        // The mildest host decides.
+        ("--delay=600", grey),
+        ("--delay=60", passed),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let other = Server::start(homes[place + 1].path(), &[&store, option]);
+        let sender = format!("a{place}@example.com");
+        assert!(ask_at(&first, &sender, TIME).starts_with(grey));
+        let told = ask_at(&other, &sender, TIME + 400);
+        assert!(told.starts_with(expected), "{option}: {told}");
+        // It has not lost its own.
+        let told = ask_at(&first, &sender, TIME + 401);
+        assert!(!told.starts_with(grey), "{option}: {told}");
+    }
+}
+
+#[test]
+fn a_full_memory_costs_triplets_that_nobody_retries() {
+    if !has("redis-server", "a full memory of Redis") {
+        return;
+    }
+    let file = text("conf/redis.conf.example");
+    let policy = file
+        .lines()
+        .find_map(|line| line.strip_prefix("maxmemory-policy "));
+    let policy = policy.unwrap();
+    let redis = RedisServer::start(&["--maxmemory", "4mb", "--maxmemory-policy", policy]);
+    let known = |number: u32| format!("postgrey:clients:{{192.0.{number}.0}}:192.0.{number}.7");
+    let url = redis.unix_url().replace("redis+unix", "unix");
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    let mut set = |names: Vec<String>, seconds: u32| {
+        let mut pipe = redis::pipe();
+        for name in names {
+            let command = pipe.cmd("SET").arg(name).arg("1800000000,1800000000,0,7");
+            command.arg("EX").arg(seconds).ignore();
+        }
+        let () = pipe.query(&mut connection).unwrap();
+    };
+    set((0..100).map(known).collect(), 35 * 86_400);
+    for round in 0..50 {
+        let names = (0..1000).map(|number| {
+            let network = format!("10.{round}.{}.0", number % 250);
+            format!("postgrey:greylist:{{{network}}}:{network}/a{number}@example.com/b@example.org")
+        });
+        set(names.collect(), 2 * 86_400);
+    }
+    let left: i64 = redis.ask(&["DBSIZE"]);
+    assert!((1000..50_000).contains(&left), "{left}");
+    for number in 0..100 {
+        let is_there: i64 = redis.ask(&["EXISTS", &known(number)]);
+        assert_eq!(is_there, 1, "client {number}, of {left} records");
+    }
+}
