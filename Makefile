@@ -29,7 +29,7 @@ SBINDIR = $(PREFIX)/sbin
 BINDIR = $(PREFIX)/bin
 MANDIR = $(PREFIX)/share/man
 DOCDIR = $(PREFIX)/share/doc/postgrey
-# Where bash and zsh look for the completions of postgreyctl.
+# Where bash and zsh look for the completions of postgreyctl and postgreyreport.
 BASHCOMPDIR = $(PREFIX)/share/bash-completion/completions
 ZSHCOMPDIR = $(PREFIX)/share/zsh/site-functions
 # The section of administrators' commands: 8, or 1m on Solaris before 11.4.
@@ -158,11 +158,11 @@ install: build-for-install
 	built="$${CARGO_TARGET_DIR:-target}/release"; \
 	put "$$built/postgrey" '$(DESTDIR)$(SBINDIR)/postgrey' 755 && \
 	put "$$built/postgreyctl" '$(DESTDIR)$(SBINDIR)/postgreyctl' 755 && \
-	if test -f "$$built/postgreyreport"; then \
-		put "$$built/postgreyreport" '$(DESTDIR)$(BINDIR)/postgreyreport' 755; \
-	fi && \
-	put completions/postgreyctl.bash '$(DESTDIR)$(BASHCOMPDIR)/postgreyctl' 644 && \
-	put completions/_postgreyctl '$(DESTDIR)$(ZSHCOMPDIR)/_postgreyctl' 644
+	put "$$built/postgreyreport" '$(DESTDIR)$(BINDIR)/postgreyreport' 755 && \
+	for name in postgreyctl postgreyreport; do \
+		put completions/$$name.bash '$(DESTDIR)$(BASHCOMPDIR)'/$$name 644 && \
+		put completions/_$$name '$(DESTDIR)$(ZSHCOMPDIR)'/_$$name 644 || exit 1; \
+	done
 	@sect=`echo '$(MANSECT)' | tr m M`; \
 	for page in man/*.[1-8]; do \
 		name=`basename "$$page" | sed 's/\.8$$/.$(MANSECT)/'`; \
@@ -280,6 +280,8 @@ uninstall:
 		'$(DESTDIR)$(BINDIR)/postgreyreport' \
 		'$(DESTDIR)$(BASHCOMPDIR)/postgreyctl' \
 		'$(DESTDIR)$(ZSHCOMPDIR)/_postgreyctl' \
+		'$(DESTDIR)$(BASHCOMPDIR)/postgreyreport' \
+		'$(DESTDIR)$(ZSHCOMPDIR)/_postgreyreport' \
 		'$(DESTDIR)$(INITDIR)/postgrey' \
 		'$(DESTDIR)$(RCDIR)/rc0.d/K36postgrey' \
 		'$(DESTDIR)$(RCDIR)/rc1.d/K36postgrey' \

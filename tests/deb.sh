@@ -250,7 +250,7 @@ check "it answers again" answers mine.example.net "action=DUNNO"
 
 check "remove" inside apt-get -qq -y remove postgrey
 check "removed, it is silent" is_silent
-check "the programs are gone" is_gone /usr/sbin/postgrey /usr/sbin/postgreyctl
+check "the programs are gone" is_gone /usr/sbin/postgrey /usr/sbin/postgreyctl /usr/bin/postgreyreport
 check "the configuration is left" test -s "$root/etc/default/postgrey"
 check "the records are left" test -s "$root/var/lib/postgrey/data.mdb"
 for file in data.mdb.damaged data.mdb.copy data.mdb.journal data.mdb.old lock.mdb.new postgrey.options; do

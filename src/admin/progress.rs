@@ -20,6 +20,7 @@ pub struct Progress {
     done: u64,
     start: Instant,
     is_wanted: bool,
+    is_of_octets: bool,
     bar: Option<ProgressBar>,
 }
 
@@ -32,8 +33,16 @@ impl Progress {
             done: 0,
             start: Instant::now(),
             is_wanted: std::io::stderr().is_terminal(),
+            is_of_octets: false,
             bar: None,
         }
+    }
+
+    /// A stage that reads so many octets; 0 if nobody knows.
+    pub fn of_octets(stage: &'static str, total: u64) -> Self {
+        let mut progress = Progress::new(stage, total);
+        progress.is_of_octets = true;
+        progress
     }
 
     /// So many more are done.
@@ -52,10 +61,11 @@ impl Progress {
     }
 
     fn new_bar(&self) -> ProgressBar {
-        let template = if self.total > 0 {
-            "{msg} {human_pos}/{human_len} [{bar:30}] {eta}"
-        } else {
-            "{msg} {human_pos} {elapsed}"
+        let template = match (self.total > 0, self.is_of_octets) {
+            (true, false) => "{msg} {human_pos}/{human_len} [{bar:30}] {eta}",
+            (true, true) => "{msg} {bytes}/{total_bytes} [{bar:30}] {eta}",
+            (false, false) => "{msg} {human_pos} {elapsed}",
+            (false, true) => "{msg} {bytes} {elapsed}",
         };
         let style = ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_spinner());

@@ -182,7 +182,8 @@ fn parser() -> Options {
     parser
 }
 
-fn complaint(fail: &Fail) -> String {
+/// What getopts found wrong, in the words of the server.
+pub fn complaint(fail: &Fail) -> String {
     match fail {
         Fail::ArgumentMissing(name) => format!("Option {name} requires an argument"),
         Fail::UnexpectedArgument(name) => format!("Option {name} does not take an argument"),
@@ -194,11 +195,12 @@ fn complaint(fail: &Fail) -> String {
 
 /// getopts takes nothing but UTF-8, keys and paths are octets: they travel as
 /// one character (U+0000 to U+00FF) per octet.
-fn carry(word: &OsStr) -> String {
+pub fn carry(word: &OsStr) -> String {
     word.as_bytes().iter().copied().map(char::from).collect()
 }
 
-fn carried(word: &str) -> OsString {
+/// The octets that travelled as characters.
+pub fn carried(word: &str) -> OsString {
     OsString::from_vec(word.chars().filter_map(|c| u8::try_from(c).ok()).collect())
 }
 

@@ -99,7 +99,8 @@ impl Request {
         self.spans[attribute as usize] = Some((start, self.values.len()));
     }
 
-    fn reset(&mut self) {
+    /// Takes all values out.
+    pub fn reset(&mut self) {
         self.values.clear();
         self.values.shrink_to(KEPT_CAPACITY);
         self.spans = [None; Attribute::COUNT];

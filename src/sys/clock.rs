@@ -67,20 +67,50 @@ pub fn seconds_of_date(date: [i32; 6]) -> Option<f64> {
     (time != -1).then_some(time as f64)
 }
 
+/// The local date of a time in seconds since 1970: year, month and day from 1, hour,
+/// minute, second.
+pub fn date_of_seconds(time: f64) -> [i32; 6] {
+    let date = broken_down(time);
+    [
+        date.tm_year.saturating_add(1900),
+        date.tm_mon + 1,
+        date.tm_mday,
+        date.tm_hour,
+        date.tm_min,
+        date.tm_sec,
+    ]
+}
+
+/// Days from 1970-01-01 to a date, by the rule of the calendar.
+pub fn days_of_date(year: i32, month: i32, day: i32) -> i64 {
+    // Years that begin in March have their leap day at the end.
+    let year = i64::from(year) - i64::from(month <= 2);
+    let months = i64::from((month + 9) % 12);
+    365 * year + year.div_euclid(4) - year.div_euclid(100)
+        + year.div_euclid(400)
+        + (153 * months + 2) / 5
+        + i64::from(day)
+        - 719_469
+}
+
 fn push_local_time(out: &mut Vec<u8>, format: &std::ffi::CStr) {
     push_local_time_of(out, seconds(), format);
 }
 
-fn push_local_time_of(out: &mut Vec<u8>, time: f64, format: &std::ffi::CStr) {
+fn broken_down(time: f64) -> libc::tm {
     let now = time as libc::time_t;
-    let mut text = [0_u8; 128];
     let mut broken_down = std::mem::MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: both pointers are valid; a tm of zeros is a valid value should
     // the call fail.
-    let broken_down = unsafe {
+    unsafe {
         libc::localtime_r(&raw const now, broken_down.as_mut_ptr());
         broken_down.assume_init()
-    };
+    }
+}
+
+fn push_local_time_of(out: &mut Vec<u8>, time: f64, format: &std::ffi::CStr) {
+    let mut text = [0_u8; 128];
+    let broken_down = broken_down(time);
     // SAFETY: the length is that of the buffer, the format ends in NUL and the
     // broken-down time is initialised.
     let length = unsafe {
@@ -111,6 +141,18 @@ mod tests {
             let expected =
                 format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
             assert_eq!(String::from_utf8(text).unwrap(), expected);
+            assert_eq!(date_of_seconds(seconds_of_date(date).unwrap()), date);
+        }
+    }
+
+    #[test]
+    fn days_are_counted() {
+        for (date, days) in [
+            ([1970, 1, 1], 0),
+            ([2000, 3, 1], 951_868_800 / 86_400),
+            ([2024, 2, 29], 1_709_164_800 / 86_400),
+        ] {
+            assert_eq!(days_of_date(date[0], date[1], date[2]), days);
         }
     }
 

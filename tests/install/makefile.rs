@@ -65,8 +65,12 @@ pub(super) fn built(places: &[&str]) -> tempfile::TempDir {
         let help: String = places.iter().map(|place| format!("[{place}] ")).collect();
         write_script(&program, &format!("#!/bin/sh\necho '{help}'\n"));
     }
-    let tool = dir.path().join("release/postgreyctl");
-    fs::copy(env!("CARGO_BIN_EXE_postgreyctl"), tool).unwrap();
+    for (name, built) in [
+        ("postgreyctl", env!("CARGO_BIN_EXE_postgreyctl")),
+        ("postgreyreport", env!("CARGO_BIN_EXE_postgreyreport")),
+    ] {
+        fs::copy(built, dir.path().join("release").join(name)).unwrap();
+    }
     dir
 }
 
@@ -148,6 +152,16 @@ fn every_make_and_shell_installs_the_same() {
         for (name, mode) in [
             ("usr/local/sbin/postgrey", 0o100_755),
             ("usr/local/sbin/postgreyctl", 0o100_755),
+            ("usr/local/bin/postgreyreport", 0o100_755),
+            ("usr/local/share/man/man1/postgreyreport.1", 0o100_644),
+            (
+                "usr/local/share/bash-completion/completions/postgreyreport",
+                0o100_644,
+            ),
+            (
+                "usr/local/share/zsh/site-functions/_postgreyreport",
+                0o100_644,
+            ),
             ("usr/local/share/man/man8/postgrey.8", 0o100_644),
             ("usr/local/share/man/man8/postgreyctl.8", 0o100_644),
             ("usr/local/share/man/man5/postgrey_whitelist.5", 0o100_644),
@@ -314,7 +328,9 @@ fn every_place_can_be_another() {
         // No usual place is left in what is run or read by programs.
         for (name, (mode, content)) in &tree {
             let is_link = mode & 0o170_000 == 0o120_000;
-            if is_link || name.contains("share/doc") || name.ends_with("sbin/postgreyctl") {
+            let is_program =
+                name.ends_with("sbin/postgreyctl") || name.ends_with("bin/postgreyreport");
+            if is_link || is_program || name.contains("share/doc") {
                 continue;
             }
             let text = String::from_utf8_lossy(content);

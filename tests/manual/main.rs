@@ -185,6 +185,8 @@ fn options_named_anywhere_exist() {
                 "pattern",
             ]
             .contains(&word);
+            let of_report = postgrey::report::options::OPTIONS.iter();
+            let is_other = is_other || of_report.map(|spec| spec.name).any(|name| name == word);
             let is_known = is_other || OptionSpec::with_name(word).is_some();
             assert!(is_known, "{name}: --{word}");
         }

@@ -4,6 +4,8 @@ use regex::Regex;
 
 use crate::admin::failure::Failure;
 use crate::admin::keys::{Lengthy, split_length};
+use crate::mail_log::request::fields;
+use crate::mail_log::{find, postfix};
 use crate::policy::request::{Attribute, Request};
 use crate::sys::clock;
 
@@ -37,63 +39,35 @@ pub fn plain_request() -> Request {
 /// `[QUEUE_ID: ]action=..., client_name=..., client_address=..., sender=...,
 /// recipient=...`; what was empty was left out.
 fn own_line(line: &[u8]) -> Option<Request> {
-    let start = find(line, b"action=")?;
+    let action = &line[find(line, b"action=")?..];
     let mut request = plain_request();
-    if line[start..].starts_with(b"action=pass, reason=tarpit passed,") {
+    if action.starts_with(b"action=pass, reason=tarpit passed,") {
         request.set(Attribute::ProtocolState, b"DATA");
     }
-    let mut rest = &line[start..];
-    let mut has_address = false;
-    let fields = [
-        (Attribute::ClientName, &b", client_name="[..]),
-        (Attribute::ClientAddress, b", client_address="),
-        (Attribute::Sender, b", sender="),
-        (Attribute::Recipient, b", recipient="),
-    ];
-    for (index, (attribute, name)) in fields.iter().enumerate() {
-        let first_of = |text: &[u8], names: &[(Attribute, &[u8])]| {
-            names.iter().filter_map(|(_, name)| find(text, name)).min()
-        };
-        let later = &fields[index + 1..];
-        // After the start of a later field it is part of that one's value.
-        match find(rest, name) {
-            Some(at) if first_of(rest, later).is_none_or(|later| at < later) => {
-                rest = &rest[at + name.len()..];
-            }
-            _ => continue,
-        }
-        let end = first_of(rest, later).unwrap_or(rest.len());
-        request.set(*attribute, &rest[..end]);
-        if *attribute == Attribute::ClientAddress {
-            set_address(&mut request, &rest[..end]);
-        }
-        has_address |= *attribute == Attribute::ClientAddress;
+    let [name, address, sender, recipient] = fields(action);
+    if !name.is_empty() {
+        request.set(Attribute::ClientName, name);
     }
-    has_address.then_some(request)
+    set_address(&mut request, address);
+    request.set(Attribute::Sender, sender);
+    request.set(Attribute::Recipient, recipient);
+    (!address.is_empty()).then_some(request)
 }
 
 /// `...: RCPT from NAME[ADDRESS]: ...; from=<SENDER> to=<RECIPIENT> ...`.
 fn postfix_line(line: &[u8]) -> Option<Request> {
+    let refused = postfix::refused(line)?;
     let mut request = plain_request();
-    let at = find(line, b" from ")? + b" from ".len();
-    if line[..at].ends_with(b" DATA from ") {
+    if refused.stage == b"DATA" {
         request.set(Attribute::ProtocolState, b"DATA");
     }
-    let client = &line[at..];
-    let open = client.iter().position(|&octet| octet == b'[')?;
-    let close = open + client[open..].iter().position(|&octet| octet == b']')?;
-    request.set(Attribute::ClientName, &client[..open]);
-    request.set(Attribute::ClientAddress, &client[open + 1..close]);
-    let envelope = &client[find(client, b" from=<").or_else(|| find(client, b" to=<"))?..];
-    for (attribute, name) in [
-        (Attribute::Sender, &b" from=<"[..]),
-        (Attribute::Recipient, b" to=<"),
+    for (attribute, value) in [
+        (Attribute::ClientName, refused.client_name),
+        (Attribute::ClientAddress, refused.client_address),
+        (Attribute::Sender, refused.sender),
+        (Attribute::Recipient, refused.recipient),
     ] {
-        if let Some(at) = find(envelope, name) {
-            let value = &envelope[at + name.len()..];
-            let end = find(value, b"> ").unwrap_or_else(|| value.len().saturating_sub(1));
-            request.set(attribute, &value[..end]);
-        }
+        request.set(attribute, value);
     }
     Some(request)
 }
@@ -153,20 +127,11 @@ fn full_time(head: &str) -> Option<f64> {
     }
 }
 
-/// Days are counted by the rule of the calendar, since there is no portable
-/// call for dates that are not local.
 fn seconds_of_utc([year, month, day, hour, minute, second]: [i32; 6]) -> Option<f64> {
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
-    // Years that begin in March have their leap day at the end.
-    let year = i64::from(if month > 2 { year } else { year - 1 });
-    let months = i64::from((month + 9) % 12);
-    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
-        + year.div_euclid(400)
-        + (153 * months + 2) / 5
-        + i64::from(day)
-        - 719_469;
+    let days = clock::days_of_date(year, month, day);
     let seconds = i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second);
     Some((days * 86_400 + seconds) as f64)
 }
@@ -188,10 +153,6 @@ fn short_time(head: &str, now: f64) -> Option<f64> {
         .filter(|&year| (month, day) != (2, 29) || is_leap(year))
         .filter_map(in_year)
         .find(|&time| time <= now + TOLERANCE)
-}
-
-fn find(text: &[u8], part: &[u8]) -> Option<usize> {
-    text.windows(part.len()).position(|window| window == part)
 }
 
 #[cfg(test)]

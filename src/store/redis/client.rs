@@ -126,11 +126,6 @@ impl Client {
         results.into_iter().next().unwrap_or_else(|| Err(unknown()))
     }
 
-    /// True for a cluster.
-    pub(super) fn is_cluster(&self) -> bool {
-        self.routing.is_cluster()
-    }
-
     /// The node that has a key, as far as is known.
     pub(super) fn node_of(&self, key: &[u8]) -> Option<NodeId> {
         let number = self.routing.node_of(slot_of(key))?;

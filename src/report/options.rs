@@ -1,0 +1,92 @@
+//! The table of options of postgreyreport: what each is called, takes and is for.
+//!
+//! The parser and `--help` are made from it, and the tests compare the manual page and
+//! the completions with it. Names with `_` are those of the original's report.
+
+use std::fmt::Write as _;
+
+/// An option's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is described by its row in OPTIONS")]
+pub enum Id {
+    Help,
+    Version,
+    Summary,
+    By,
+    Json,
+    Csv,
+    DbDir,
+    GreylistText,
+}
+
+/// A row of the table of options.
+#[derive(Debug)]
+pub struct OptionSpec {
+    /// What code calls it.
+    pub id: Id,
+    /// Its name, after `--`.
+    pub name: &'static str,
+    /// Another name for it.
+    pub alias: Option<&'static str>,
+    /// Its letter.
+    pub short: Option<char>,
+    /// What its value is called; `None` for a flag.
+    pub value: Option<&'static str>,
+    /// One line for `--help`.
+    pub help: &'static str,
+}
+
+const fn option(
+    id: Id,
+    name: &'static str,
+    value: Option<&'static str>,
+    help: &'static str,
+) -> OptionSpec {
+    OptionSpec {
+        id,
+        name,
+        alias: None,
+        short: None,
+        value,
+        help,
+    }
+}
+
+/// The table of options.
+#[rustfmt::skip]
+pub static OPTIONS: &[OptionSpec] = &[
+    OptionSpec { short: Some('h'), ..option(Id::Help, "help", None, "print this text") },
+    option(Id::Version, "version", None, "print the version"),
+    option(Id::Summary, "summary", None,
+        "count requests, delays and who suffers, for each day"),
+    option(Id::By, "by", Some("PERIOD"),
+        "for each hour, day or week"),
+    option(Id::Json, "json", None, "the summary as one JSON object"),
+    option(Id::Csv, "csv", None, "the summary as CSV, a line for each period"),
+    option(Id::DbDir, "dbdir", Some("DIR"), "directory of the database"),
+    OptionSpec { alias: Some("return_string"), ..option(Id::GreylistText, "greylist-text", Some("TEXT"),
+        "what is in Postfix' lines about greylisted clients") },
+];
+
+/// The text of `--help`.
+pub fn help_text() -> String {
+    let mut text = String::from(
+        "Usage: postgreyreport [OPTION ...] [LOG ...]\n\n\
+         Reads mail logs, or standard input, and tells what greylisting did.\n\n",
+    );
+    for spec in OPTIONS {
+        let short = spec
+            .short
+            .map_or(String::new(), |short| format!("-{short}, "));
+        let value = spec
+            .value
+            .map_or(String::new(), |value| format!("={value}"));
+        let name = format!("{short}--{}{value}", spec.name);
+        // Writing to a String cannot fail.
+        let _ = match name.len() > 26 {
+            true => writeln!(text, "  {name}\n  {:26}  {}", "", spec.help),
+            false => writeln!(text, "  {name:26}  {}", spec.help),
+        };
+    }
+    text
+}

@@ -1,0 +1,432 @@
+//! What is counted while the lines go by: memory grows with distinct triplets and
+//! clients, not with lines.
+
+pub mod names;
+pub mod periods;
+pub mod triplets;
+
+use std::collections::BTreeMap;
+
+use crate::mail_log::find;
+use crate::mail_log::head::{Head, Program};
+use crate::mail_log::postfix::{self, Refused};
+use crate::mail_log::request::{self, Logged, Said};
+use crate::policy::client::ClientAddress;
+use crate::policy::pool::{KnownBy, Pools};
+use crate::policy::request::{Attribute, Request};
+use crate::policy::rules::Rules;
+use crate::policy::triplet::Keys;
+use names::Names;
+use periods::{By, Periods};
+use triplets::{Client, Pieces, Pool, Triplet, Triplets};
+
+/// Kinds of answers that are told apart; further ones are counted as one.
+const MOST_KINDS: usize = 100;
+/// Postfix refuses a client within so many seconds of the server's answer, by the clocks
+/// of both.
+const SAME: i64 = 5;
+/// What the reason of a refusal is called of which only Postfix tells.
+pub const TOLD_BY_POSTFIX: &str = "told by Postfix";
+
+/// What decides how lines are counted.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The length of the periods.
+    pub by: By,
+    /// The server's rules: what a triplet is.
+    pub rules: Rules,
+    /// The domains of large senders.
+    pub pools: Pools,
+    /// What is in Postfix' reply to a greylisted client.
+    pub greylist_text: Vec<u8>,
+}
+
+/// Lines by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lines {
+    /// All.
+    pub read: u64,
+    /// Requests of the server's lines, those that syslogd put together too.
+    pub requests: u64,
+    /// Other lines of the server.
+    pub postgrey: u64,
+    /// Lines of smtpd.
+    pub postfix: u64,
+    /// Of other programs.
+    pub other: u64,
+    /// Lines about requests that could not be understood.
+    pub unknown: u64,
+    /// Lines about requests without a time, counted nowhere else.
+    pub untimed: u64,
+    /// Lines that the system's log says it has lost.
+    pub lost: u64,
+}
+
+/// What is counted for a period.
+#[derive(Clone, Debug, Default)]
+pub struct Sums {
+    /// By kind of answer, see [`Tally::kinds`].
+    pub counts: Vec<u64>,
+    /// Distinct clients, by address.
+    pub clients: u64,
+    /// Distinct triplets.
+    pub triplets: u64,
+    /// Clients sent to the tarpit.
+    pub held: u64,
+    /// Of these, those that waited.
+    pub waited: u64,
+    /// Clients put on the auto-whitelist, by retries or by waiting.
+    pub whitelisted: u64,
+    /// Clients that broke off after RCPT or DATA, by Postfix' lines.
+    pub broken_off: u64,
+}
+
+/// Everything that is counted.
+pub struct Tally {
+    terms: Terms,
+    /// Tells periods.
+    pub periods: Periods,
+    /// By number of the period.
+    pub sums: BTreeMap<u32, Sums>,
+    /// Action and reason of each kind of answer.
+    pub kinds: Vec<(String, String)>,
+    /// Lines.
+    pub lines: Lines,
+    /// The first and the last request, in seconds since 1970.
+    pub span: Option<(i64, i64)>,
+    /// Client addresses; their numbers are those of `clients`.
+    pub addresses: Names,
+    /// By number of the address.
+    pub clients: Pieces<Client>,
+    /// Domains of senders.
+    pub sender_domains: Names,
+    /// Domains of recipients.
+    pub recipient_domains: Names,
+    /// Domains of large senders.
+    pub pool_domains: Names,
+    /// Triplets.
+    pub triplets: Triplets,
+    keys: Keys,
+    request: Request,
+    /// The last request of each log, for "last message repeated".
+    last: BTreeMap<usize, (i64, usize)>,
+}
+
+impl Tally {
+    /// Nothing is counted yet.
+    pub fn new(terms: Terms) -> Tally {
+        Tally {
+            periods: Periods::new(terms.by),
+            terms,
+            sums: BTreeMap::new(),
+            kinds: Vec::new(),
+            lines: Lines::default(),
+            span: None,
+            addresses: Names::default(),
+            clients: Pieces::default(),
+            sender_domains: Names::default(),
+            recipient_domains: Names::default(),
+            pool_domains: Names::default(),
+            triplets: Triplets::default(),
+            keys: Keys::default(),
+            request: Request::default(),
+            last: BTreeMap::new(),
+        }
+    }
+
+    /// The length of the periods.
+    pub fn by(&self) -> By {
+        self.terms.by
+    }
+
+    /// Counts a line of a log.
+    pub fn add(&mut self, head: &Head, log: usize) {
+        self.lines.read += 1;
+        if head.program == Program::Syslog {
+            return self.add_syslog(head, log);
+        }
+        self.last.remove(&log);
+        match head.program {
+            Program::Postgrey => self.add_postgrey(head, log),
+            Program::Smtpd => {
+                self.lines.postfix += 1;
+                if let Some(time) = head.time {
+                    self.add_smtpd(head.message, time);
+                }
+            }
+            _ => self.lines.other += 1,
+        }
+    }
+
+    fn add_syslog(&mut self, head: &Head, log: usize) {
+        if let Some(times) = request::repetitions(head.message) {
+            match self.last.get(&log) {
+                // It was counted as a triplet and a client already.
+                Some(&(time, kind)) => {
+                    self.lines.requests += times;
+                    self.sums_at(time).counts[kind] += times;
+                }
+                None => self.lines.other += 1,
+            }
+            return;
+        }
+        self.lines.other += 1;
+        self.lines.lost += lost(head.message);
+    }
+
+    fn add_postgrey(&mut self, head: &Head, log: usize) {
+        match request::read(head.message) {
+            Said::Request(logged, times) => {
+                let Some(time) = head.time.filter(|&time| time > 0) else {
+                    self.lines.untimed += 1;
+                    return;
+                };
+                self.lines.requests += times;
+                let kind = self.add_request(&logged, time, times);
+                self.last.insert(log, (time, kind));
+            }
+            Said::Whitelisted(_) => {
+                self.lines.postgrey += 1;
+                if let Some(time) = head.time {
+                    self.sums_at(time).whitelisted += 1;
+                }
+            }
+            Said::Unknown => self.lines.unknown += 1,
+            Said::Other => self.lines.postgrey += 1,
+        }
+    }
+
+    fn add_smtpd(&mut self, message: &[u8], time: i64) {
+        match postfix::read(message) {
+            postfix::Said::BrokenOff => self.sums_at(time).broken_off += 1,
+            postfix::Said::Reject(refused) => {
+                if !refused.recipient.is_empty()
+                    && find(refused.reply, &self.terms.greylist_text).is_some()
+                {
+                    self.add_refused(&refused, time);
+                }
+            }
+            postfix::Said::Other => {}
+        }
+    }
+
+    /// A refusal by Postfix counts if the server has not told of it.
+    fn add_refused(&mut self, refused: &Refused, time: i64) {
+        let logged = Logged {
+            action: b"greylist",
+            reason: TOLD_BY_POSTFIX.as_bytes(),
+            client_name: refused.client_name,
+            client_address: refused.client_address,
+            sender: refused.sender,
+            recipient: refused.recipient,
+            ..Logged::default()
+        };
+        self.build_key(&logged);
+        if let Some(id) = self.triplets.known(&self.keys.triplet) {
+            let told = i64::from(self.triplets.all[id].greylisted_at);
+            if (told - SAME..=told + SAME).contains(&time) {
+                return;
+            }
+        }
+        self.add_request(&logged, time, 1);
+    }
+
+    fn sums_at(&mut self, time: i64) -> &mut Sums {
+        let number = self.periods.number(time);
+        let kinds = self.kinds.len();
+        let sums = self.sums.entry(number).or_default();
+        if sums.counts.len() < kinds {
+            sums.counts.resize(kinds, 0);
+        }
+        sums
+    }
+
+    fn kind(&mut self, logged: &Logged) -> usize {
+        let is_same = |(action, reason): &(String, String)| {
+            action.as_bytes() == logged.action && reason.as_bytes() == logged.reason
+        };
+        if let Some(kind) = self.kinds.iter().position(is_same) {
+            return kind;
+        }
+        let text = |octets: &[u8]| crate::admin::escape::escaped(octets);
+        let kind = match self.kinds.len() < MOST_KINDS {
+            true => (text(logged.action), text(logged.reason)),
+            false => (text(logged.action), "(other)".into()),
+        };
+        match self.kinds.iter().position(|other| *other == kind) {
+            Some(at) => at,
+            None => {
+                self.kinds.push(kind);
+                self.kinds.len() - 1
+            }
+        }
+    }
+
+    fn add_request(&mut self, logged: &Logged, time: i64, times: u64) -> usize {
+        self.span = Some(match self.span {
+            Some((first, last)) => (first.min(time), last.max(time)),
+            None => (time, time),
+        });
+        let kind = self.kind(logged);
+        let number = self.periods.number(time);
+        self.sums_at(time).counts[kind] += times;
+        let client = self.client(logged);
+        if self.clients[client].seen.is_new(number) {
+            self.sums_at(time).clients += 1;
+        }
+        if logged.reason == b"tarpit passed" {
+            self.add_waited(client);
+            return kind;
+        }
+        if logged.recipient.is_empty() && logged.action == b"pass" {
+            return kind;
+        }
+        self.build_key(logged);
+        let id = self.triplet(logged, client);
+        if self.triplets.all[id].seen.is_new(number) {
+            self.sums_at(time).triplets += 1;
+        }
+        let at = u32::try_from(time).unwrap_or(u32::MAX);
+        let triplet = &mut self.triplets.all[id];
+        match logged.action {
+            b"greylist" => {
+                let is_restarted = logged.reason == b"new" && !triplet.has_passed;
+                if triplet.began == 0 || is_restarted {
+                    triplet.since = at;
+                }
+                if triplet.began == 0 {
+                    triplet.began = at;
+                }
+                triplet.is_greylisted = true;
+                triplet.greylisted_at = at;
+            }
+            b"tarpit" => {
+                if triplet.began == 0 {
+                    triplet.began = at;
+                    triplet.since = at;
+                }
+                triplet.is_held = true;
+                let held = &mut self.clients[client];
+                held.held_at = at;
+                held.held_for = id;
+                self.sums_at(time).held += times;
+            }
+            b"pass" if triplet.is_put_off() && !triplet.has_passed => {
+                triplet.has_passed = true;
+                triplet.delay = at.saturating_sub(triplet.since);
+            }
+            _ => {}
+        }
+        kind
+    }
+
+    /// A client that was sent to the tarpit has waited there. Where the log does not
+    /// tell that it was sent, it is counted among the answers alone.
+    fn add_waited(&mut self, client: u32) {
+        let client = &mut self.clients[client];
+        let (held_at, held_for) = (client.held_at, client.held_for);
+        client.held_at = 0;
+        if held_at == 0 {
+            return;
+        }
+        self.triplets.all[held_for].has_waited = true;
+        self.sums_at(i64::from(held_at)).waited += 1;
+    }
+
+    /// The number of the client of a request.
+    fn client(&mut self, logged: &Logged) -> u32 {
+        let (id, is_new) = self.addresses.id(logged.client_address);
+        if is_new {
+            self.clients.push(Client::default());
+        }
+        // A name may be known later than an address.
+        if !logged.client_name.is_empty() && self.clients[id].pool == Pool::Unknown {
+            let mut domain = Vec::new();
+            let known = self.terms.pools.judge(
+                logged.client_name,
+                logged.client_address,
+                None,
+                &mut domain,
+            );
+            self.clients[id].pool = match known {
+                KnownBy::ListedDomain(_) => Pool::Of(self.pool_domains.id(&domain).0),
+                _ => Pool::No,
+            };
+        }
+        id
+    }
+
+    /// Builds the key of a request's triplet as the server does.
+    fn build_key(&mut self, logged: &Logged) {
+        let rules = &self.terms.rules;
+        self.keys.domain.clear();
+        if rules.by_domain {
+            let domain = &mut self.keys.domain;
+            let (name, address) = (logged.client_name, logged.client_address);
+            self.terms.pools.judge(name, address, None, domain);
+        }
+        self.request.reset();
+        for (attribute, value) in [
+            (Attribute::ClientName, logged.client_name),
+            (Attribute::Sender, logged.sender),
+            (Attribute::Recipient, logged.recipient),
+        ] {
+            self.request.set(attribute, value);
+        }
+        let text = logged.client_address;
+        let address = ClientAddress::new(rules, text);
+        let address = address.unwrap_or(ClientAddress { text, parsed: None });
+        self.keys.build(rules, &address, &self.request);
+    }
+
+    /// The network of a client by the server's rules.
+    pub fn network(&self, client: u32) -> Vec<u8> {
+        let (rules, text) = (&self.terms.rules, self.addresses.text(client));
+        let (mut network, mut octet) = (Vec::new(), Vec::new());
+        match ClientAddress::new(rules, text) {
+            Some(address) => address.push_network(rules, rules.lookup, b"", &mut network, &mut octet),
+            None => network.extend_from_slice(text),
+        }
+        network.make_ascii_lowercase();
+        network
+    }
+
+    /// Gives back the memory that is needed only to read lines.
+    pub fn close(&mut self) {
+        self.triplets.close();
+        self.addresses.close();
+        self.sender_domains.close();
+    }
+
+    fn triplet(&mut self, logged: &Logged, client: u32) -> u32 {
+        let sender_domains = &mut self.sender_domains;
+        let recipient_domains = &mut self.recipient_domains;
+        self.triplets.id(&self.keys.triplet, || Triplet {
+            client,
+            sender_domain: sender_domains.id(&domain_of(logged.sender)).0,
+            recipient_domain: recipient_domains.id(&domain_of(logged.recipient)).0,
+            ..Triplet::default()
+        })
+    }
+}
+
+/// What stands after the last `@`, in lower case; what has none is a domain of its own.
+fn domain_of(address: &[u8]) -> Vec<u8> {
+    let at = address.iter().rposition(|&octet| octet == b'@');
+    at.map_or(address, |at| &address[at + 1..])
+        .to_ascii_lowercase()
+}
+
+/// How many lines the system's log says it has lost.
+fn lost(message: &[u8]) -> u64 {
+    let number_after = |word: &[u8]| {
+        let rest = &message[find(message, word)? + word.len()..];
+        let digits = rest.iter().take_while(|d| d.is_ascii_digit()).count();
+        let is_lines = rest[digits..].starts_with(b" messages");
+        let number = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
+        is_lines.then_some(number)
+    };
+    number_after(b" lost ")
+        .or_else(|| number_after(b"Suppressed "))
+        .unwrap_or(0)
+}

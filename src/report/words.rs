@@ -1,0 +1,86 @@
+//! The command line of postgreyreport as typed. Options may stand before and after the
+//! names of logs.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use getopts::{HasArg, Occur, Options};
+
+use super::options::{Id, OPTIONS};
+use crate::admin::failure::Failure;
+use crate::admin::words::{carried, carry, complaint};
+
+/// The words of a command line.
+#[derive(Debug, Default)]
+pub struct Words {
+    given: Vec<(Id, OsString)>,
+    /// The logs; none: standard input.
+    pub logs: Vec<PathBuf>,
+}
+
+impl Words {
+    /// Reads a command line without the program's name.
+    pub fn read(args: &[OsString]) -> Result<Words, Failure> {
+        let matches = parser()
+            .parse(args.iter().map(|word| carry(word)))
+            .map_err(|fail| Failure::usage(complaint(&fail)))?;
+        let mut words = Words::default();
+        for spec in OPTIONS {
+            let names = [Some(spec.name), spec.alias];
+            for name in names.into_iter().flatten() {
+                if !matches.opt_present(name) {
+                    continue;
+                }
+                let values = matches.opt_strs(name);
+                if spec.value.is_none() {
+                    words.given.push((spec.id, OsString::new()));
+                }
+                for value in values {
+                    if value.is_empty() {
+                        let message = format!("Option {name} requires an argument");
+                        return Err(Failure::usage(message));
+                    }
+                    words.given.push((spec.id, carried(&value)));
+                }
+            }
+        }
+        words.logs = matches
+            .free
+            .iter()
+            .map(|word| carried(word).into())
+            .collect();
+        Ok(words)
+    }
+
+    /// True if the option was given.
+    pub fn has(&self, id: Id) -> bool {
+        self.value(id).is_some()
+    }
+
+    /// The value of an option; the last one counts.
+    pub fn value(&self, id: Id) -> Option<&OsStr> {
+        self.all(id).last()
+    }
+
+    /// All values of an option that may be repeated.
+    pub fn all(&self, id: Id) -> impl Iterator<Item = &OsStr> {
+        let own = self.given.iter().filter(move |(own, _)| *own == id);
+        own.map(|(_, value)| value.as_os_str())
+    }
+}
+
+fn parser() -> Options {
+    let mut parser = Options::new();
+    for spec in OPTIONS {
+        let takes = match spec.value {
+            Some(_) => HasArg::Yes,
+            None => HasArg::No,
+        };
+        let short = spec.short.map(String::from).unwrap_or_default();
+        parser.opt(&short, spec.name, "", "", takes, Occur::Multi);
+        if let Some(alias) = spec.alias {
+            parser.opt("", alias, "", "", takes, Occur::Multi);
+        }
+    }
+    parser
+}
