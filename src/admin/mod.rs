@@ -66,7 +66,7 @@ fn is_ping(args: &[OsString]) -> bool {
 }
 
 /// Writes a line to standard error, and does without if that is closed.
-fn complain(line: &str) {
+pub(crate) fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 

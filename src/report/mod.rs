@@ -2,6 +2,7 @@
 //!
 //! It stands beside [`crate::admin`], whose output, failures and progress it uses.
 
+mod fatal;
 pub mod input;
 pub mod options;
 pub mod summary;
@@ -35,10 +36,11 @@ fn answer(words: &Words) -> Result<(), Failure> {
     if words.has(Id::Version) {
         return print([&format!("postgreyreport {}", crate::config::VERSION)]);
     }
-    if !words.has(Id::Summary) {
-        return Err(Failure::usage("ERROR: --summary must be specified"));
-    }
+    words.check()?;
     lower_priority();
+    if !words.has(Id::Summary) {
+        return finish(&fatal::run(words)?);
+    }
     let (summary, troubles) = summarise(words)?;
     if words.has(Id::Json) {
         print([summary::json::value(&summary).to_string()])?;

@@ -2,7 +2,6 @@
 //! it has left them beside its database.
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::options::Id;
@@ -46,6 +45,12 @@ pub fn read(words: &Words) -> Result<Terms, Failure> {
     let text = words
         .value(Id::GreylistText)
         .unwrap_or(OsStr::new("Greylisted"));
+    let greylist_text = regex::bytes::Regex::new(&text.to_string_lossy()).map_err(|_| {
+        Failure::usage(format!(
+            "Value \"{}\" invalid for option greylist-text (pattern expected)",
+            text.display()
+        ))
+    })?;
     Ok(Terms {
         by,
         rules: Rules {
@@ -54,7 +59,7 @@ pub fn read(words: &Words) -> Result<Terms, Failure> {
             ..settings.rules
         },
         pools: pools.unwrap_or_default(),
-        greylist_text: text.as_bytes().to_vec(),
+        greylist_text,
     })
 }
 

@@ -52,6 +52,31 @@ impl Words {
         Ok(words)
     }
 
+    /// Refuses what does not go together.
+    pub fn check(&self) -> Result<(), Failure> {
+        for id in [Id::CheckSender, Id::SkipDnsbl] {
+            if self.has(id) {
+                let name = name_of(id);
+                return Err(Failure::usage(format!(
+                    "ERROR: --{name} is not done: this program asks no name server"
+                )));
+            }
+        }
+        let is_summary = self.has(Id::Summary);
+        let others = if is_summary { ORIGINAL } else { SUMMARY };
+        match others.iter().find(|id| self.has(**id)) {
+            Some(id) if is_summary => Err(Failure::usage(format!(
+                "ERROR: --{} and --summary exclude each other",
+                name_of(*id)
+            ))),
+            Some(id) => Err(Failure::usage(format!(
+                "ERROR: --{} needs --summary",
+                name_of(*id)
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// True if the option was given.
     pub fn has(&self, id: Id) -> bool {
         self.value(id).is_some()
@@ -67,6 +92,30 @@ impl Words {
         let own = self.given.iter().filter(move |(own, _)| *own == id);
         own.map(|(_, value)| value.as_os_str())
     }
+}
+
+/// What belongs to the original's report alone.
+const ORIGINAL: &[Id] = &[
+    Id::Delay,
+    Id::User,
+    Id::ShowTries,
+    Id::ShowTime,
+    Id::SkipClients,
+    Id::MatchClients,
+    Id::SkipPool,
+    Id::SeparateBySubnet,
+    Id::SeparateByIp,
+    Id::SingleLine,
+    Id::NoSingleLine,
+    Id::Tab,
+];
+
+/// What belongs to the summary alone.
+const SUMMARY: &[Id] = &[Id::By, Id::Json, Id::Csv];
+
+fn name_of(id: Id) -> &'static str {
+    let own = OPTIONS.iter().find(|spec| spec.id == id);
+    own.map_or("", |spec| spec.name)
 }
 
 fn parser() -> Options {

@@ -46,6 +46,11 @@ pub fn push_time(out: &mut Vec<u8>, time: f64) {
     push_local_time_of(out, time, c"%Y-%m-%d %H:%M:%S");
 }
 
+/// Appends a time in seconds since 1970 as syslogd writes it: `Nov 24 02:27:10`.
+pub fn push_log_time(out: &mut Vec<u8>, time: f64) {
+    push_local_time_of(out, time, c"%b %e %H:%M:%S");
+}
+
 /// The time in seconds since 1970 of a local date: year, month and day from 1,
 /// hour, minute, second. Days and hours beyond their month or day go on into
 /// the next; `None` if the system has no number for it.

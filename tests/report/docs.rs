@@ -122,6 +122,22 @@ fn the_examples_of_the_manual_work() {
         };
         fs::write(folder.path().join(name), text).unwrap();
     }
+    let db = folder.path().join("db");
+    fs::create_dir(&db).unwrap();
+    super::fatal::fill(&db);
+    // Who reads as nobody must find it there.
+    if super::machine::is_root() {
+        let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+        for path in [
+            db.clone(),
+            db.join("data.mdb"),
+            db.join("lock.mdb"),
+            db.join("postgrey.lock"),
+            folder.path().to_owned(),
+        ] {
+            std::os::unix::fs::chown(path, Some(nobody.uid.as_raw()), None).unwrap();
+        }
+    }
     let gzip = |name: &str| Command::new("gzip").arg(folder.path().join(name)).output();
     fs::write(folder.path().join("mail.log.2"), log).unwrap();
     if gzip("mail.log.2").is_err() {
@@ -134,6 +150,9 @@ fn the_examples_of_the_manual_work() {
         let script = example
             .replace("/var/log/", "")
             .replace("/etc/postfix/", "");
+        // The tests need no user of this name.
+        let script = script.replace("--user=postgrey", "--user=nobody");
+        let script = script.replace("/var/spool/postfix/postgrey", "db");
         if script.contains("journalctl") {
             // Its output is tried in formats.rs.
             continue;

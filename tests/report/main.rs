@@ -10,6 +10,7 @@
 mod machine;
 
 mod docs;
+mod fatal;
 mod formats;
 mod numbers;
 

@@ -7,6 +7,8 @@ pub mod triplets;
 
 use std::collections::BTreeMap;
 
+use regex::bytes::Regex;
+
 use crate::mail_log::find;
 use crate::mail_log::head::{Head, Program};
 use crate::mail_log::postfix::{self, Refused};
@@ -38,7 +40,7 @@ pub struct Terms {
     /// The domains of large senders.
     pub pools: Pools,
     /// What is in Postfix' reply to a greylisted client.
-    pub greylist_text: Vec<u8>,
+    pub greylist_text: Regex,
 }
 
 /// Lines by what became of them.
@@ -200,8 +202,7 @@ impl Tally {
         match postfix::read(message) {
             postfix::Said::BrokenOff => self.sums_at(time).broken_off += 1,
             postfix::Said::Reject(refused) => {
-                if !refused.recipient.is_empty()
-                    && find(refused.reply, &self.terms.greylist_text).is_some()
+                if !refused.recipient.is_empty() && self.terms.greylist_text.is_match(refused.reply)
                 {
                     self.add_refused(&refused, time);
                 }

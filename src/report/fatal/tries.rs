@@ -1,0 +1,243 @@
+//! The tries of each triplet that a log tells, and whether it passed.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::clients::Clients;
+use crate::admin::failure::Failure;
+use crate::mail_log::find;
+use crate::mail_log::head::{Head, Program};
+use crate::mail_log::postfix;
+use crate::mail_log::request::{self, Said};
+use crate::policy::client::ClientAddress;
+use crate::policy::request::{Attribute, Request};
+use crate::policy::rules::{Compat, Rules};
+use crate::policy::triplet::Keys;
+use crate::report::options::Id;
+use crate::report::tally::Terms;
+use crate::report::words::Words;
+
+/// Which clients are told.
+pub struct Filter {
+    skipped: Clients,
+    matched: Clients,
+    has_match: bool,
+    skips_pools: bool,
+}
+
+impl Filter {
+    /// Reads the files that are named.
+    pub fn new(words: &Words) -> Result<Filter, Failure> {
+        let matched = Clients::read(words.all(Id::MatchClients))?;
+        Ok(Filter {
+            skipped: Clients::read(words.all(Id::SkipClients))?,
+            has_match: !matched.is_empty(),
+            matched,
+            skips_pools: words.has(Id::SkipPool),
+        })
+    }
+
+    fn admits(&self, name: &[u8], address: &[u8]) -> bool {
+        let is_missed = self.has_match && !self.matched.contain(name, address);
+        let is_pool = self.skips_pools && holds_address(name, address);
+        !is_missed && !is_pool && !self.skipped.contain(name, address)
+    }
+}
+
+/// True if the name holds the last two numbers of an IPv4 address.
+pub fn holds_address(name: &[u8], address: &[u8]) -> bool {
+    let parts: Vec<&[u8]> = address.split(|&octet| octet == b'.').collect();
+    match parts[..] {
+        [_, _, third, fourth] => find(name, third).is_some() && find(name, fourth).is_some(),
+        _ => false,
+    }
+}
+
+/// A triplet by the whole address of its client.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The client.
+    pub address: Vec<u8>,
+    /// The order of addresses: those of IPv4 first.
+    pub order: Option<IpAddr>,
+    /// Its name when it was seen last.
+    pub name: Vec<u8>,
+    /// In lower case and without its variable parts.
+    pub sender: Vec<u8>,
+    /// In lower case.
+    pub recipient: Vec<u8>,
+    /// Greylisted so many times.
+    pub tries: u64,
+    /// The first and the last time, in seconds since 1970.
+    pub first: i64,
+    /// See [`Found::first`].
+    pub last: i64,
+    /// It passed later, by the log.
+    pub has_passed: bool,
+    /// The keys under which a server may have it.
+    pub keys: Vec<Vec<u8>>,
+}
+
+/// Tries by client address, sender and recipient.
+type ByTriplet = HashMap<Vec<u8>, Found>;
+
+/// What the logs tell.
+pub struct Tries {
+    terms: Terms,
+    filter: Filter,
+    by_postfix: ByTriplet,
+    /// Kept while there is no line of Postfix about a greylisted client.
+    by_server: ByTriplet,
+    /// When a triplet passed last, by the server's key.
+    passed: HashMap<Vec<u8>, i64>,
+}
+
+impl Tries {
+    /// Nothing is told yet.
+    pub fn new(terms: Terms, filter: Filter) -> Tries {
+        Tries {
+            terms,
+            filter,
+            by_postfix: HashMap::new(),
+            by_server: HashMap::new(),
+            passed: HashMap::new(),
+        }
+    }
+
+    /// Takes a line.
+    pub fn add(&mut self, head: &Head) {
+        let Some(time) = head.time else { return };
+        match head.program {
+            Program::Smtpd => self.add_smtpd(head.message, time),
+            Program::Postgrey => self.add_postgrey(head.message, time),
+            _ => {}
+        }
+    }
+
+    fn add_smtpd(&mut self, message: &[u8], time: i64) {
+        let postfix::Said::Reject(refused) = postfix::read(message) else {
+            return;
+        };
+        // As in the original: mail without a sender is not told.
+        let is_told = refused.reply.starts_with(b"450 ")
+            && !refused.sender.is_empty()
+            && !refused.recipient.is_empty()
+            && self.terms.greylist_text.is_match(message);
+        if is_told
+            && self
+                .filter
+                .admits(refused.client_name, refused.client_address)
+        {
+            self.by_server = HashMap::new();
+            let parts = [
+                refused.client_name,
+                refused.client_address,
+                refused.sender,
+                refused.recipient,
+            ];
+            add(&self.terms.rules, &mut self.by_postfix, parts, time);
+        }
+    }
+
+    fn add_postgrey(&mut self, message: &[u8], time: i64) {
+        let Said::Request(logged, _) = request::read(message) else {
+            return;
+        };
+        if logged.sender.is_empty() || logged.recipient.is_empty() {
+            return;
+        }
+        let parts = [
+            logged.client_name,
+            logged.client_address,
+            logged.sender,
+            logged.recipient,
+        ];
+        match logged.action {
+            b"greylist"
+                if self.by_postfix.is_empty()
+                    && self
+                        .filter
+                        .admits(logged.client_name, logged.client_address) =>
+            {
+                add(&self.terms.rules, &mut self.by_server, parts, time);
+            }
+            // What passed before anything was greylisted is of no use.
+            b"pass" if !self.by_server.is_empty() || !self.by_postfix.is_empty() => {
+                self.passed.insert(key(&self.terms.rules, parts), time);
+            }
+            _ => {}
+        }
+    }
+
+    /// All triplets, in the order of the report.
+    pub fn finish(self) -> Vec<Found> {
+        let all = match self.by_postfix.is_empty() {
+            true => self.by_server,
+            false => self.by_postfix,
+        };
+        let mut all: Vec<Found> = all.into_values().collect();
+        for one in &mut all {
+            let passed = one.keys.iter().filter_map(|key| self.passed.get(key)).max();
+            one.has_passed = passed.is_some_and(|passed| *passed >= one.first);
+        }
+        all.sort_by(|a, b| {
+            let place = |one: &Found| (one.order.is_none(), one.order);
+            let by_address = place(a).cmp(&place(b));
+            by_address
+                .then_with(|| a.address.cmp(&b.address))
+                .then_with(|| a.sender.cmp(&b.sender))
+                .then_with(|| a.recipient.cmp(&b.recipient))
+        });
+        all
+    }
+}
+
+/// Counts a try: client name and address, sender, recipient.
+fn add(rules: &Rules, tries: &mut ByTriplet, parts: [&[u8]; 4], time: i64) {
+    let [name, address, sender, recipient] = parts;
+    // By the original's rules a text without dots is whole.
+    let old = Rules {
+        compat: Compat::Targrey134,
+        ..Rules::default()
+    };
+    let rest = key(&old, [b"", b"", sender, recipient]);
+    let id = [&address.to_ascii_lowercase(), &rest[..]].concat();
+    let one = tries.entry(id.clone()).or_insert_with(|| {
+        let (sender, recipient) = rest.split_at(rest.len() - recipient.len());
+        // Where the server keeps it: by the rules that it has left, and by the original's.
+        let mut keys = vec![key(rules, parts), id, key(&old, parts)];
+        keys.dedup();
+        Found {
+            address: address.to_vec(),
+            order: std::str::from_utf8(address)
+                .ok()
+                .and_then(|text| text.parse().ok()),
+            name: Vec::new(),
+            // A slash stands on both sides.
+            sender: sender[1..sender.len() - 1].to_vec(),
+            recipient: recipient.to_vec(),
+            tries: 0,
+            first: time,
+            last: time,
+            has_passed: false,
+            keys,
+        }
+    });
+    one.name = name.to_vec();
+    one.tries += 1;
+    one.last = time;
+}
+
+/// The key of a triplet under these rules.
+fn key(rules: &Rules, parts: [&[u8]; 4]) -> Vec<u8> {
+    let [name, text, sender, recipient] = parts;
+    let mut request = Request::default();
+    request.set(Attribute::ClientName, name);
+    request.set(Attribute::Sender, sender);
+    request.set(Attribute::Recipient, recipient);
+    let address = ClientAddress::new(rules, text);
+    let address = address.unwrap_or(ClientAddress { text, parsed: None });
+    let mut keys = Keys::default();
+    keys.build(rules, &address, &request);
+    keys.triplet
+}
