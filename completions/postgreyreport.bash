@@ -3,7 +3,7 @@
 
 _postgreyreport() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
-    local options='--summary --by --json --csv --dbdir --greylist-text'
+    local options='--summary --by --json --csv --html --dbdir --greylist-text'
     options+=' --delay --user --show_tries --show_time --skip_clients --match_clients --skip_pool'
     options+=' --separate_by_subnet --separate_by_ip --single_line --nosingle_line --tab --check_sender --skip_dnsbl --help --version'
 
@@ -21,7 +21,7 @@ _postgreyreport() {
         mapfile -t COMPREPLY < <(compgen -W 'hour day week' -- "$word"); return ;;
     --user)
         mapfile -t COMPREPLY < <(compgen -u -- "$word"); return ;;
-    --skip_clients | --match_clients)
+    --html | --skip_clients | --match_clients)
         mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
     --greylist-text | --delay | --separate_by_* | --check_sender | --skip_dnsbl)
         return ;;

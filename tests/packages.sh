@@ -6,11 +6,19 @@
 
 PACKAGES='postfix postfix-pcre postgrey db-util lmdb-utils mandoc groff shellcheck
 devscripts ksh93u+m bmake libxml2-utils systemd faketime man-db procps perl
-iproute2 redis-server openssl'
+iproute2 redis-server openssl
+xz-utils chromium fonts-dejavu-core default-jre-headless prometheus'
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         echo "check: not root on Debian: nothing is installed" >&2
         exit 0
+fi
+# The validator of pages is no package of Debian.
+vnu=${CARGO_TARGET_DIR:-target}/vnu
+if command -v npm >/dev/null && [ ! -d "$vnu/node_modules/vnu-jar" ]; then
+        mkdir -p "$vnu"
+        npm install --silent --no-save --prefix "$vnu" vnu-jar@26.9.27 >/dev/null 2>&1 </dev/null ||
+                echo "check: vnu-jar could not be installed" >&2
 fi
 missing=
 for package in $PACKAGES; do

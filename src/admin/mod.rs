@@ -27,7 +27,7 @@ mod ranking;
 pub(crate) mod records;
 mod restore;
 mod server_options;
-mod state;
+pub(crate) mod state;
 mod stats;
 pub(crate) mod times;
 mod verify;

@@ -2,7 +2,9 @@
 //!
 //! It stands beside [`crate::admin`], whose output, failures and progress it uses.
 
+mod database;
 mod fatal;
+mod html;
 pub mod input;
 pub mod options;
 pub mod summary;
@@ -38,10 +40,25 @@ fn answer(words: &Words) -> Result<(), Failure> {
     }
     words.check()?;
     lower_priority();
-    if !words.has(Id::Summary) {
+    let page = match words.value(Id::Html) {
+        None => None,
+        Some(path) => Some(html::Page::open(path.as_ref())?),
+    };
+    if page.is_none() && !words.has(Id::Summary) {
         return finish(&fatal::run(words)?);
     }
-    let (summary, troubles) = summarise(words)?;
+    let (summary, mut troubles) = summarise(words)?;
+    if let Some(page) = page {
+        let databases = databases(words).unwrap_or_else(|failure| {
+            // The page tells what the logs do.
+            troubles.push(failure.message);
+            None
+        });
+        page.write(&summary, databases.as_ref())?;
+        if !words.has(Id::Summary) {
+            return finish(&troubles);
+        }
+    }
     if words.has(Id::Json) {
         print([summary::json::value(&summary).to_string()])?;
     } else if words.has(Id::Csv) {
@@ -50,6 +67,15 @@ fn answer(words: &Words) -> Result<(), Failure> {
         print(summary::text::lines(&summary))?;
     }
     finish(&troubles)
+}
+
+/// What the database holds; `None` if there is none.
+fn databases(words: &Words) -> Result<Option<database::Databases>, Failure> {
+    let dbdir = terms::dbdir(words);
+    match crate::admin::environment::exists(&dbdir) {
+        true => database::count(&dbdir, clock::seconds()).map(Some),
+        false => Ok(None),
+    }
 }
 
 /// What was read is told; a log that could not be read to its end makes the status 1.
@@ -63,6 +89,9 @@ fn finish(troubles: &[String]) -> Result<(), Failure> {
 /// Reads the logs and puts the summary together.
 fn summarise(words: &Words) -> Result<(Summary, Vec<String>), Failure> {
     let mut tally = Tally::new(terms::read(words)?);
+    if words.has(Id::Html) {
+        tally = tally.with_hours();
+    }
     let now = clock::seconds() as i64;
     let troubles = input::each_line(&words.logs, now, &mut |head, log| tally.add(head, log))?;
     let mut summary = Summary::new(&mut tally);

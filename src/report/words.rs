@@ -62,15 +62,15 @@ impl Words {
                 )));
             }
         }
-        let is_summary = self.has(Id::Summary);
+        let is_summary = self.has(Id::Summary) || self.has(Id::Html);
         let others = if is_summary { ORIGINAL } else { SUMMARY };
         match others.iter().find(|id| self.has(**id)) {
             Some(id) if is_summary => Err(Failure::usage(format!(
-                "ERROR: --{} and --summary exclude each other",
+                "ERROR: --{} and --summary or --html exclude each other",
                 name_of(*id)
             ))),
             Some(id) => Err(Failure::usage(format!(
-                "ERROR: --{} needs --summary",
+                "ERROR: --{} needs --summary or --html",
                 name_of(*id)
             ))),
             None => Ok(()),

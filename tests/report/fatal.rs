@@ -242,10 +242,13 @@ fn what_asks_name_servers_is_refused() {
         );
     }
     let said = report(&["--summary", "--tab"], b"").failed(1);
-    assert_eq!(said, "ERROR: --tab and --summary exclude each other\n");
+    assert_eq!(
+        said,
+        "ERROR: --tab and --summary or --html exclude each other\n"
+    );
     assert_eq!(
         report(&["--csv"], b"").failed(1),
-        "ERROR: --csv needs --summary\n"
+        "ERROR: --csv needs --summary or --html\n"
     );
     assert!(
         report(&["--delay=x"], b"")

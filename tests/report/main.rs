@@ -12,6 +12,7 @@ mod machine;
 mod docs;
 mod fatal;
 mod formats;
+mod html;
 mod numbers;
 
 use std::io::Write;

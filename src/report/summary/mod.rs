@@ -5,6 +5,7 @@ pub mod json;
 pub mod text;
 mod top;
 
+use super::tally::periods::Periods;
 use super::tally::{Lines, Sums, TOLD_BY_POSTFIX, Tally};
 use top::Top;
 pub use top::{Candidate, Ranked};
@@ -32,6 +33,10 @@ pub struct Summary {
     pub span: Option<(i64, i64)>,
     /// In the order of time.
     pub rows: Vec<Row>,
+    /// For a picture: the hours of a week at most, else the periods; without gaps.
+    pub steps: Vec<Row>,
+    /// What a step is called.
+    pub step: &'static str,
     /// All periods together.
     pub total: Row,
     /// Action and reason of each kind of answer, in a fixed order.
@@ -112,6 +117,7 @@ impl Summary {
                 }
             }
         }
+        let (step, steps) = steps(tally, &rows, &order);
         let mut rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
         for row in rows.iter_mut().chain([&mut total]) {
             row.delays.sort_unstable();
@@ -125,6 +131,8 @@ impl Summary {
             span: tally.span,
             notes: notes(&kinds, &total, &tally.lines),
             rows,
+            steps,
+            step,
             total,
             kinds,
             lines: tally.lines,
@@ -154,6 +162,65 @@ impl Row {
         own.whitelisted += sums.whitelisted;
         own.broken_off += sums.broken_off;
     }
+}
+
+/// Hours that make a picture by the hour; more make one by the period.
+const MOST_HOURS: u32 = 7 * 24;
+/// More periods without a line are left out: some line has a wrong time.
+const MOST_GAPS: u32 = 5000;
+
+fn steps(tally: &Tally, rows: &[(u32, Row)], order: &[usize]) -> (&'static str, Vec<Row>) {
+    let periods = rows
+        .iter()
+        .map(|(number, row)| (*number, row.sums.counts.clone()));
+    let Some((hours, counts)) = &tally.hours else {
+        return (
+            tally.by().name(),
+            without_gaps(&tally.periods, periods.collect()),
+        );
+    };
+    let ends = (counts.keys().next(), counts.keys().next_back());
+    let (Some(first), Some(last)) = ends else {
+        return (tally.by().name(), Vec::new());
+    };
+    if last - first >= MOST_HOURS {
+        return (
+            tally.by().name(),
+            without_gaps(&tally.periods, periods.collect()),
+        );
+    }
+    let by_kind = |counts: &Vec<u64>| -> Vec<u64> {
+        let count = |&kind: &usize| counts.get(kind).copied().unwrap_or(0);
+        order.iter().map(count).collect()
+    };
+    let counts = counts
+        .iter()
+        .map(|(number, counts)| (*number, by_kind(counts)));
+    ("hour", without_gaps(hours, counts.collect()))
+}
+
+/// A row for each period from the first to the last one.
+fn without_gaps(periods: &Periods, known: Vec<(u32, Vec<u64>)>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut next = None;
+    for (number, counts) in known {
+        let from = next
+            .filter(|next| number - next <= MOST_GAPS)
+            .unwrap_or(number);
+        for number in from..=number {
+            let (start, label) = periods.start(number);
+            rows.push(Row {
+                label,
+                start,
+                ..Row::default()
+            });
+        }
+        if let Some(row) = rows.last_mut() {
+            row.sums.counts = counts;
+        }
+        next = Some(number + 1);
+    }
+    rows
 }
 
 /// The order in which kinds are shown: pass, greylist, tarpit, others; each by reason.

@@ -1,7 +1,7 @@
 //! The summary in columns, for people; no line is wider than 80 columns as long as its
 //! numbers and names are not.
 
-use super::{Ranked, Row, Summary};
+use super::{Candidate, Ranked, Row, Summary};
 use crate::admin::escape::escaped;
 use crate::admin::times;
 
@@ -137,16 +137,22 @@ fn push_candidates(lines: &mut Vec<String>, summary: &Summary) {
         "Large senders whose mail was delayed, as lines for the whitelist of clients:".into(),
     );
     lines.push(String::new());
-    for one in &summary.top.candidates {
-        lines.push(format!(
+    lines.extend(candidate_lines(summary));
+    lines.push(String::new());
+}
+
+/// Lines for the whitelist of clients.
+pub fn candidate_lines(summary: &Summary) -> Vec<String> {
+    let line = |one: &Candidate| {
+        format!(
             "{:24} # {} triplets of {} clients delayed, half of them {} or more",
             escaped(&one.domain),
             one.delayed,
             one.clients,
             span(one.median)
-        ));
-    }
-    lines.push(String::new());
+        )
+    };
+    summary.top.candidates.iter().map(line).collect()
 }
 
 fn push_end(lines: &mut Vec<String>, summary: &Summary) {

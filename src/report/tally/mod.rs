@@ -90,6 +90,8 @@ pub struct Tally {
     pub periods: Periods,
     /// By number of the period.
     pub sums: BTreeMap<u32, Sums>,
+    /// Requests by kind of answer for each hour, where they are wanted for a picture.
+    pub hours: Option<(Periods, BTreeMap<u32, Vec<u64>>)>,
     /// Action and reason of each kind of answer.
     pub kinds: Vec<(String, String)>,
     /// Lines.
@@ -121,6 +123,7 @@ impl Tally {
             periods: Periods::new(terms.by),
             terms,
             sums: BTreeMap::new(),
+            hours: None,
             kinds: Vec::new(),
             lines: Lines::default(),
             span: None,
@@ -134,6 +137,12 @@ impl Tally {
             request: Request::default(),
             last: BTreeMap::new(),
         }
+    }
+
+    /// Counts for each hour as well, if the periods are longer.
+    pub fn with_hours(self) -> Tally {
+        let hours = (self.terms.by != By::Hour).then(|| (Periods::new(By::Hour), BTreeMap::new()));
+        Tally { hours, ..self }
     }
 
     /// The length of the periods.
@@ -271,6 +280,13 @@ impl Tally {
         let kind = self.kind(logged);
         let number = self.periods.number(time);
         self.sums_at(time).counts[kind] += times;
+        if let Some((hours, counts)) = &mut self.hours {
+            let counts = counts.entry(hours.number(time)).or_default();
+            if counts.len() <= kind {
+                counts.resize(kind + 1, 0);
+            }
+            counts[kind] += times;
+        }
         let client = self.client(logged);
         if self.clients[client].seen.is_new(number) {
             self.sums_at(time).clients += 1;
