@@ -3,7 +3,7 @@
 
 _postgreyreport() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
-    local options='--summary --by --json --csv --html --dbdir --greylist-text'
+    local options='--summary --by --json --csv --html --follow --dbdir --greylist-text'
     options+=' --delay --user --show_tries --show_time --skip_clients --match_clients --skip_pool'
     options+=' --separate_by_subnet --separate_by_ip --single_line --nosingle_line --tab --check_sender --skip_dnsbl --help --version'
 

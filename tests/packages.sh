@@ -7,7 +7,7 @@
 PACKAGES='postfix postfix-pcre postgrey db-util lmdb-utils mandoc groff shellcheck
 devscripts ksh93u+m bmake libxml2-utils systemd faketime man-db procps perl
 iproute2 redis-server openssl
-xz-utils chromium fonts-dejavu-core default-jre-headless prometheus'
+tmux xz-utils chromium fonts-dejavu-core default-jre-headless prometheus'
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         echo "check: not root on Debian: nothing is installed" >&2

@@ -44,6 +44,11 @@ impl Times {
         }
     }
 
+    /// The last line was written at this time: a log that grows.
+    pub fn set_reference(&mut self, reference: i64) {
+        self.reference = reference;
+    }
+
     /// The time of a line in whole seconds since 1970, and what follows it. `None`: it
     /// begins with none.
     pub fn take<'l>(&mut self, line: &'l [u8]) -> Option<(i64, &'l [u8])> {

@@ -4,6 +4,7 @@
 
 mod database;
 mod fatal;
+mod follow;
 mod html;
 pub mod input;
 pub mod options;
@@ -40,6 +41,9 @@ fn answer(words: &Words) -> Result<(), Failure> {
     }
     words.check()?;
     lower_priority();
+    if words.has(Id::Follow) {
+        return follow::run(words);
+    }
     let page = match words.value(Id::Html) {
         None => None,
         Some(path) => Some(html::Page::open(path.as_ref())?),

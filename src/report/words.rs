@@ -62,6 +62,19 @@ impl Words {
                 )));
             }
         }
+        if self.has(Id::Follow) {
+            let others = ORIGINAL.iter().chain(SUMMARY);
+            return match others
+                .chain(&[Id::Summary, Id::Html])
+                .find(|id| self.has(**id))
+            {
+                None => Ok(()),
+                Some(id) => Err(Failure::usage(format!(
+                    "ERROR: --{} and --follow exclude each other",
+                    name_of(*id)
+                ))),
+            };
+        }
         let is_summary = self.has(Id::Summary) || self.has(Id::Html);
         let others = if is_summary { ORIGINAL } else { SUMMARY };
         match others.iter().find(|id| self.has(**id)) {

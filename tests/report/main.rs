@@ -11,6 +11,7 @@ mod machine;
 
 mod docs;
 mod fatal;
+mod follow;
 mod formats;
 mod html;
 mod numbers;

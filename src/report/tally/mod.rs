@@ -1,23 +1,22 @@
 //! What is counted while the lines go by: memory grows with distinct triplets and
 //! clients, not with lines.
 
+mod counts;
 pub mod names;
 pub mod periods;
 pub mod triplets;
 
 use std::collections::BTreeMap;
 
-use regex::bytes::Regex;
-
 use crate::mail_log::find;
 use crate::mail_log::head::{Head, Program};
 use crate::mail_log::postfix::{self, Refused};
 use crate::mail_log::request::{self, Logged, Said};
 use crate::policy::client::ClientAddress;
-use crate::policy::pool::{KnownBy, Pools};
+use crate::policy::pool::KnownBy;
 use crate::policy::request::{Attribute, Request};
-use crate::policy::rules::Rules;
 use crate::policy::triplet::Keys;
+pub use counts::{Lines, Sums, Terms};
 use names::Names;
 use periods::{By, Periods};
 use triplets::{Client, Pieces, Pool, Triplet, Triplets};
@@ -29,59 +28,6 @@ const MOST_KINDS: usize = 100;
 const SAME: i64 = 5;
 /// What the reason of a refusal is called of which only Postfix tells.
 pub const TOLD_BY_POSTFIX: &str = "told by Postfix";
-
-/// What decides how lines are counted.
-#[derive(Clone, Debug)]
-pub struct Terms {
-    /// The length of the periods.
-    pub by: By,
-    /// The server's rules: what a triplet is.
-    pub rules: Rules,
-    /// The domains of large senders.
-    pub pools: Pools,
-    /// What is in Postfix' reply to a greylisted client.
-    pub greylist_text: Regex,
-}
-
-/// Lines by what became of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lines {
-    /// All.
-    pub read: u64,
-    /// Requests of the server's lines, those that syslogd put together too.
-    pub requests: u64,
-    /// Other lines of the server.
-    pub postgrey: u64,
-    /// Lines of smtpd.
-    pub postfix: u64,
-    /// Of other programs.
-    pub other: u64,
-    /// Lines about requests that could not be understood.
-    pub unknown: u64,
-    /// Lines about requests without a time, counted nowhere else.
-    pub untimed: u64,
-    /// Lines that the system's log says it has lost.
-    pub lost: u64,
-}
-
-/// What is counted for a period.
-#[derive(Clone, Debug, Default)]
-pub struct Sums {
-    /// By kind of answer, see [`Tally::kinds`].
-    pub counts: Vec<u64>,
-    /// Distinct clients, by address.
-    pub clients: u64,
-    /// Distinct triplets.
-    pub triplets: u64,
-    /// Clients sent to the tarpit.
-    pub held: u64,
-    /// Of these, those that waited.
-    pub waited: u64,
-    /// Clients put on the auto-whitelist, by retries or by waiting.
-    pub whitelisted: u64,
-    /// Clients that broke off after RCPT or DATA, by Postfix' lines.
-    pub broken_off: u64,
-}
 
 /// Everything that is counted.
 pub struct Tally {
@@ -96,6 +42,8 @@ pub struct Tally {
     pub kinds: Vec<(String, String)>,
     /// Lines.
     pub lines: Lines,
+    /// Triplets that came back.
+    pub came_back: u64,
     /// The first and the last request, in seconds since 1970.
     pub span: Option<(i64, i64)>,
     /// Client addresses; their numbers are those of `clients`.
@@ -126,6 +74,7 @@ impl Tally {
             hours: None,
             kinds: Vec::new(),
             lines: Lines::default(),
+            came_back: 0,
             span: None,
             addresses: Names::default(),
             clients: Pieces::default(),
@@ -331,6 +280,7 @@ impl Tally {
             b"pass" if triplet.is_put_off() && !triplet.has_passed => {
                 triplet.has_passed = true;
                 triplet.delay = at.saturating_sub(triplet.since);
+                self.came_back += 1;
             }
             _ => {}
         }
