@@ -16,6 +16,8 @@
 #   make install-rc      the init script and its links
 #   make install-smf     manifest and method for SMF
 #   make install-systemd the unit for systemd
+#   make install-cron    a mail with the summary each morning, by cron
+#   make install-timer   the same by systemd
 #   make uninstall       remove all of it but configuration and data
 #
 # A script or unit of this name that is another's is moved aside, with a word.
@@ -55,6 +57,9 @@ RCDIR = /etc
 # For install-smf and install-systemd.
 SMFDIR = /lib/svc
 UNITDIR = /lib/systemd/system
+# For install-cron and install-timer.
+CRONDIR = /etc/cron.d
+MAILLOG = /var/log/mail.log
 
 CARGO = cargo
 CARGOFLAGS = --locked
@@ -68,7 +73,9 @@ BUILD_ENV = POSTGREY_SYSCONFDIR='$(SYSCONFDIR)' POSTGREY_DBDIR='$(DBDIR)' \
 
 # Puts this installation's places where the sources have the usual ones.
 PLACES = sed -e 's|/usr/local/sbin/|$(SBINDIR)/|g' \
+	-e 's|/usr/local/bin/|$(BINDIR)/|g' \
 	-e 's|/usr/local/share/man|$(MANDIR)|g' \
+	-e 's|/var/log/mail\.log$$|$(MAILLOG)|' \
 	-e 's|/var/spool/postfix/postgrey|$(DBDIR)|g' \
 	-e 's|/var/spool/postfix/greylist|$(QUEUEDIR)/greylist|g' \
 	-e 's|/etc/postfix/whitelist_client|$(CLIENT_TABLE)|g' \
@@ -193,6 +200,7 @@ install: build-for-install
 	@for file in conf/main.cf.example conf/master.cf.example conf/postgrey_whitelist_clients \
 		conf/postgrey_whitelist_recipients conf/postgrey_pools conf/permit_client_nots25r \
 		conf/whitelist_client conf/whitelist_recipient conf/redis.conf.example \
+		rc/postgrey.munin rc/postgrey.rules.yml \
 		README.md CHANGELOG.md COPYING; do \
 		to='$(DESTDIR)$(DOCDIR)'/`basename "$$file"`; \
 		$(PLACES) "$$file" >"$$to.new" && chmod 644 "$$to.new" && \
@@ -273,6 +281,23 @@ install-systemd:
 	@echo 'Next: systemctl daemon-reload'
 	@echo '      systemctl enable --now postgrey'
 
+install-cron:
+	@mkdir -p '$(DESTDIR)$(CRONDIR)'
+	@to='$(DESTDIR)$(CRONDIR)/postgreyreport'; \
+	$(PLACES) rc/postgreyreport.cron >"$$to.new" && chmod 644 "$$to.new" && \
+	mv -f "$$to.new" "$$to" && echo "installed $$to"
+
+install-timer:
+	@mkdir -p '$(DESTDIR)$(UNITDIR)'
+	@for unit in postgreyreport.service postgreyreport.timer; do \
+		to='$(DESTDIR)$(UNITDIR)'/$$unit; \
+		$(PLACES) rc/$$unit >"$$to.new" && chmod 644 "$$to.new" && \
+		mv -f "$$to.new" "$$to" && echo "installed $$to" || exit 1; \
+	done
+	@echo
+	@echo 'Next: systemctl daemon-reload'
+	@echo '      systemctl enable --now postgreyreport.timer'
+
 # Configuration, database and user stay: this may be the first half of an
 # upgrade. Directories go if nothing else is in them.
 uninstall:
@@ -289,7 +314,10 @@ uninstall:
 		'$(DESTDIR)$(RCDIR)/rc2.d/S88postgrey' \
 		'$(DESTDIR)$(SMFDIR)/manifest/network/postgrey.xml' \
 		'$(DESTDIR)$(SMFDIR)/method/svc-postgrey' \
-		'$(DESTDIR)$(UNITDIR)/postgrey.service'
+		'$(DESTDIR)$(UNITDIR)/postgrey.service' \
+		'$(DESTDIR)$(UNITDIR)/postgreyreport.service' \
+		'$(DESTDIR)$(UNITDIR)/postgreyreport.timer' \
+		'$(DESTDIR)$(CRONDIR)/postgreyreport'
 	@for page in man/*.[1-8]; do \
 		name=`basename "$$page" | sed 's/\.8$$/.$(MANSECT)/'`; \
 		rm -f '$(DESTDIR)$(MANDIR)'/man`echo "$$name" | sed 's/.*\.//'`/"$$name"; \
@@ -297,6 +325,7 @@ uninstall:
 	@for file in main.cf.example master.cf.example postgrey_whitelist_clients \
 		postgrey_whitelist_recipients postgrey_pools permit_client_nots25r \
 		whitelist_client whitelist_recipient redis.conf.example \
+		postgrey.munin postgrey.rules.yml \
 		README.md CHANGELOG.md COPYING; do \
 		rm -f '$(DESTDIR)$(DOCDIR)'/"$$file"; \
 	done
@@ -310,4 +339,4 @@ uninstall:
 
 # GNU make takes these for names of files otherwise; others ignore it.
 .PHONY: all deb run check check-all check-long check-solaris lint bench clean \
-	build-for-install install install-rc install-smf install-systemd uninstall
+	build-for-install install install-rc install-smf install-systemd install-cron install-timer uninstall

@@ -8,7 +8,7 @@ mod children;
 mod commit;
 mod connection;
 mod control;
-mod counters;
+pub mod counters;
 pub mod engine;
 mod gather;
 mod group_commit;

@@ -9,9 +9,10 @@ use regex::Regex;
 use super::{file, find_or_skip, run, text};
 
 /// All shell scripts that are installed or run by tests.
-const SCRIPTS: [&str; 7] = [
+const SCRIPTS: [&str; 8] = [
     "rc/postgrey",
     "rc/postgrey.default",
+    "rc/postgrey.munin",
     "smf/svc-postgrey",
     "tests/install/stub-server",
     "tests/try.sh",

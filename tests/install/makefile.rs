@@ -125,7 +125,14 @@ pub(super) fn tree(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     found
 }
 
-const INSTALL: [&str; 4] = ["install", "install-rc", "install-smf", "install-systemd"];
+const INSTALL: [&str; 6] = [
+    "install",
+    "install-rc",
+    "install-smf",
+    "install-systemd",
+    "install-cron",
+    "install-timer",
+];
 
 /// What `make uninstall` leaves.
 const KEPT: [&str; 7] = [
@@ -179,6 +186,11 @@ fn every_make_and_shell_installs_the_same() {
             ("lib/svc/manifest/network/postgrey.xml", 0o100_444),
             ("lib/svc/method/svc-postgrey", 0o100_555),
             ("lib/systemd/system/postgrey.service", 0o100_644),
+            ("lib/systemd/system/postgreyreport.service", 0o100_644),
+            ("lib/systemd/system/postgreyreport.timer", 0o100_644),
+            ("etc/cron.d/postgreyreport", 0o100_644),
+            ("usr/local/share/doc/postgrey/postgrey.munin", 0o100_644),
+            ("usr/local/share/doc/postgrey/postgrey.rules.yml", 0o100_644),
         ] {
             assert_eq!(tree[name].0, mode, "{name}: {:o}", tree[name].0);
         }

@@ -9,6 +9,7 @@
 #[path = "../common/machine.rs"]
 mod machine;
 
+mod consumers;
 mod docs;
 mod fatal;
 mod follow;
