@@ -9,13 +9,25 @@
 #[path = "../common/machine.rs"]
 mod machine;
 
+#[path = "../common/server.rs"]
+mod common_server;
+#[path = "../postfix/instance.rs"]
+mod instance;
+#[path = "../common/random.rs"]
+mod random;
+#[path = "../postfix/smtp.rs"]
+mod smtp;
+
 mod consumers;
 mod docs;
 mod fatal;
 mod follow;
 mod formats;
 mod html;
+mod million;
 mod numbers;
+mod postfix;
+mod traffic;
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -48,6 +48,11 @@ impl Minute {
         self.missed.push(what);
     }
 
+    /// The minute is over: nothing more is waited for.
+    pub fn settle(&mut self) {
+        self.recent.settle(i64::MAX);
+    }
+
     /// The line, for the time at which the minute began.
     pub fn line(&self, began: i64) -> String {
         let mut sums = [0; 3];

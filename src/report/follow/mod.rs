@@ -95,7 +95,8 @@ impl Follower {
         self.minute.line(self.began)
     }
 
-    fn finish(&self) -> Vec<String> {
+    fn finish(&mut self) -> Vec<String> {
+        self.minute.settle();
         let mut lines = vec![self.present()];
         lines.extend(self.minute.incomplete(self.began));
         lines

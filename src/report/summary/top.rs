@@ -1,9 +1,10 @@
 //! Whose mail suffers: clients, networks and domains by what was put off.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::report::tally::Tally;
-use crate::report::tally::names::Names;
+use crate::report::tally::names::{ByHash, Names};
 use crate::report::tally::triplets::{Pool, Triplet};
 
 /// So many are told.
@@ -43,69 +44,96 @@ pub struct Top {
 /// Triplets that came back, and that did not, by number of a name.
 type Counts = Vec<(u32, u32)>;
 
+/// A kind of names: how many there are, which one is a triplet's, and what it is.
+struct Kind<'t> {
+    what: &'static str,
+    count: usize,
+    of: &'t dyn Fn(&Triplet) -> u32,
+    text: &'t dyn Fn(u32) -> Vec<u8>,
+}
+
 impl Top {
     /// Puts together the lists.
     pub fn new(tally: &Tally) -> Top {
-        // The numbers of networks by those of clients.
-        let mut networks = Names::default();
-        let numbers = 0..tally.clients.count() as u32;
-        let of_client: Vec<u32> = numbers
-            .map(|client| networks.id(&tally.network(client)).0)
-            .collect();
-        networks.close();
-        let network = |one: &Triplet| of_client[one.client as usize];
-        let lists = vec![
-            list(tally, "clients", &tally.addresses, &|one| one.client),
-            list(tally, "networks", &networks, &network),
-            list(tally, "sender domains", &tally.sender_domains, &|one| {
-                one.sender_domain
-            }),
-            list(
-                tally,
-                "recipient domains",
-                &tally.recipient_domains,
-                &|one| one.recipient_domain,
-            ),
+        let text = |names: &Names, number| names.text(number).to_vec();
+        // The numbers of networks by those of clients. Their names are made again where
+        // they are needed: there may be as many as clients.
+        let (mut by_name, mut example) = (ByHash::default(), Vec::new());
+        let mut network_of = Vec::with_capacity(tally.clients.count());
+        for client in 0..tally.clients.count() as u32 {
+            let number = by_name
+                .find(&tally.network(client))
+                .unwrap_or_else(|place| {
+                    example.push(client);
+                    let number = example.len() as u32 - 1;
+                    by_name.insert(place, number);
+                    number
+                });
+            network_of.push(number);
+        }
+        drop(by_name);
+        let kinds = [
+            Kind {
+                what: "clients",
+                count: tally.clients.count(),
+                of: &|one| one.client,
+                text: &|number| text(&tally.addresses, number),
+            },
+            Kind {
+                what: "networks",
+                count: example.len(),
+                of: &|one| network_of[one.client as usize],
+                text: &|number| tally.network(example[number as usize]),
+            },
+            Kind {
+                what: "sender domains",
+                count: tally.sender_domains.count(),
+                of: &|one| one.sender_domain,
+                text: &|number| text(&tally.sender_domains, number),
+            },
+            Kind {
+                what: "recipient domains",
+                count: tally.recipient_domains.count(),
+                of: &|one| one.recipient_domain,
+                text: &|number| text(&tally.recipient_domains, number),
+            },
         ];
         Top {
-            lists,
+            lists: kinds.iter().map(|kind| list(tally, kind)).collect(),
             candidates: candidates(tally),
         }
     }
 }
 
-fn list(
-    tally: &Tally,
-    what: &'static str,
-    names: &Names,
-    of: &dyn Fn(&Triplet) -> u32,
-) -> (&'static str, Vec<Ranked>, Vec<Ranked>) {
-    let mut counts: Counts = vec![(0, 0); names.count()];
+fn list(tally: &Tally, kind: &Kind) -> (&'static str, Vec<Ranked>, Vec<Ranked>) {
+    let mut counts: Counts = vec![(0, 0); kind.count];
     for triplet in tally.triplets.all.iter().filter(|one| one.is_put_off()) {
-        let (delayed, never) = &mut counts[of(triplet) as usize];
+        let (delayed, never) = &mut counts[(kind.of)(triplet) as usize];
         match triplet.has_come_back() {
             true => *delayed += 1,
             false => *never += 1,
         }
     }
-    let delayed = highest(names, counts.iter().map(|(delayed, _)| *delayed));
-    let never = highest(names, counts.iter().map(|(_, never)| *never));
-    (what, delayed, never)
+    let delayed = highest(kind, counts.iter().map(|(delayed, _)| *delayed));
+    let never = highest(kind, counts.iter().map(|(_, never)| *never));
+    (kind.what, delayed, never)
 }
 
 /// The first ones by count, then by name.
-fn highest(names: &Names, counts: impl Iterator<Item = u32>) -> Vec<Ranked> {
-    let mut all: Vec<(u32, u32)> = counts.zip(0..).filter(|(count, _)| *count > 0).collect();
-    all.sort_unstable_by(|a, b| {
-        let by_count = b.0.cmp(&a.0);
-        by_count.then_with(|| names.text(a.1).cmp(names.text(b.1)))
-    });
-    all.truncate(MOST);
-    let named = all.into_iter().map(|(count, id)| Ranked {
-        name: names.text(id).to_vec(),
-        count: u64::from(count),
-    });
-    named.collect()
+fn highest(kind: &Kind, counts: impl Iterator<Item = u32>) -> Vec<Ranked> {
+    let mut best: Vec<Ranked> = Vec::new();
+    for (count, number) in counts.zip(0..).filter(|(count, _)| *count > 0) {
+        let count = u64::from(count);
+        if best.len() == MOST && best.last().is_some_and(|last| last.count > count) {
+            continue;
+        }
+        let name = (kind.text)(number);
+        let is_before = |own: &Ranked| (Reverse(own.count), &own.name) < (Reverse(count), &name);
+        let place = best.partition_point(is_before);
+        best.insert(place, Ranked { name, count });
+        best.truncate(MOST);
+    }
+    best
 }
 
 fn candidates(tally: &Tally) -> Vec<Candidate> {

@@ -4,13 +4,14 @@
 mod counts;
 pub mod names;
 pub mod periods;
+mod refused;
 pub mod triplets;
 
 use std::collections::BTreeMap;
 
 use crate::mail_log::find;
 use crate::mail_log::head::{Head, Program};
-use crate::mail_log::postfix::{self, Refused};
+use crate::mail_log::postfix;
 use crate::mail_log::request::{self, Logged, Said};
 use crate::policy::client::ClientAddress;
 use crate::policy::pool::KnownBy;
@@ -19,16 +20,12 @@ use crate::policy::triplet::Keys;
 pub use counts::{Lines, Sums, Terms};
 use names::Names;
 use periods::{By, Periods};
+pub use refused::TOLD_BY_POSTFIX;
+use refused::{Refusals, SAME};
 use triplets::{Client, Pieces, Pool, Triplet, Triplets};
 
 /// Kinds of answers that are told apart; further ones are counted as one.
 const MOST_KINDS: usize = 100;
-/// Postfix refuses a client within so many seconds of the server's answer, by the clocks
-/// of both.
-const SAME: i64 = 5;
-/// What the reason of a refusal is called of which only Postfix tells.
-pub const TOLD_BY_POSTFIX: &str = "told by Postfix";
-
 /// Everything that is counted.
 pub struct Tally {
     terms: Terms,
@@ -44,6 +41,8 @@ pub struct Tally {
     pub lines: Lines,
     /// Triplets that came back.
     pub came_back: u64,
+    /// Refusals by Postfix that are not counted yet.
+    refusals: Refusals,
     /// The first and the last request, in seconds since 1970.
     pub span: Option<(i64, i64)>,
     /// Client addresses; their numbers are those of `clients`.
@@ -75,6 +74,7 @@ impl Tally {
             kinds: Vec::new(),
             lines: Lines::default(),
             came_back: 0,
+            refusals: Refusals::default(),
             span: None,
             addresses: Names::default(),
             clients: Pieces::default(),
@@ -102,6 +102,9 @@ impl Tally {
     /// Counts a line of a log.
     pub fn add(&mut self, head: &Head, log: usize) {
         self.lines.read += 1;
+        if let Some(time) = head.time {
+            self.settle(time);
+        }
         if head.program == Program::Syslog {
             return self.add_syslog(head, log);
         }
@@ -162,32 +165,27 @@ impl Tally {
             postfix::Said::Reject(refused) => {
                 if !refused.recipient.is_empty() && self.terms.greylist_text.is_match(refused.reply)
                 {
-                    self.add_refused(&refused, time);
+                    self.refusals.push(&refused, time);
                 }
             }
             postfix::Said::Other => {}
         }
     }
 
-    /// A refusal by Postfix counts if the server has not told of it.
-    fn add_refused(&mut self, refused: &Refused, time: i64) {
-        let logged = Logged {
-            action: b"greylist",
-            reason: TOLD_BY_POSTFIX.as_bytes(),
-            client_name: refused.client_name,
-            client_address: refused.client_address,
-            sender: refused.sender,
-            recipient: refused.recipient,
-            ..Logged::default()
-        };
-        self.build_key(&logged);
-        if let Some(id) = self.triplets.known(&self.keys.triplet) {
-            let told = i64::from(self.triplets.all[id].greylisted_at);
-            if (told - SAME..=told + SAME).contains(&time) {
-                return;
+    /// Counts those refusals by Postfix of which the server has not told until now.
+    pub fn settle(&mut self, now: i64) {
+        while let Some(held) = self.refusals.pop(now) {
+            let logged = held.logged();
+            self.build_key(&logged);
+            let known = self.triplets.known(&self.keys.triplet);
+            let is_told = known.is_some_and(|id| {
+                let told = i64::from(self.triplets.all[id].greylisted_at);
+                (told - SAME..=told + SAME).contains(&held.time)
+            });
+            if !is_told {
+                self.add_request(&logged, held.time, 1);
             }
         }
-        self.add_request(&logged, time, 1);
     }
 
     fn sums_at(&mut self, time: i64) -> &mut Sums {
@@ -358,8 +356,9 @@ impl Tally {
         network
     }
 
-    /// Gives back the memory that is needed only to read lines.
+    /// All is read: gives back the memory that is needed only for that.
     pub fn close(&mut self) {
+        self.settle(i64::MAX);
         self.triplets.close();
         self.addresses.close();
         self.sender_domains.close();
