@@ -12,7 +12,8 @@
 #                         POSTGREY_POWER_CUTS (500), POSTGREY_FUZZ_SECONDS (60),
 #                         POSTGREY_DIFFERENTIAL requests (200000),
 #                         POSTGREY_MATRIX (all), POSTGREY_SESSIONS (5000),
-#                         POSTGREY_OPTION_SETS (2000), POSTGREY_RACES (25000)
+#                         POSTGREY_OPTION_SETS (2000), POSTGREY_RACES (25000),
+#                         POSTGREY_REPORT_REQUESTS (1000000)
 #
 # A test that lacks something says so in a line that begins with "skipped", best
 # in the form "skipped: WHAT: no PROGRAM on this machine".
@@ -34,6 +35,7 @@ case $1 in
         export POSTGREY_SESSIONS="${POSTGREY_SESSIONS:-5000}"
         export POSTGREY_OPTION_SETS="${POSTGREY_OPTION_SETS:-2000}"
         export POSTGREY_RACES="${POSTGREY_RACES:-25000}"
+        export POSTGREY_REPORT_REQUESTS="${POSTGREY_REPORT_REQUESTS:-1000000}"
         ;;
 '') ;;
 *)

@@ -6,7 +6,7 @@
 
 PACKAGES='postfix postfix-pcre postgrey db-util lmdb-utils mandoc groff shellcheck
 devscripts ksh93u+m bmake libxml2-utils systemd faketime man-db procps perl
-iproute2 redis-server openssl
+iproute2 redis-server openssl logwatch
 tmux xz-utils chromium fonts-dejavu-core default-jre-headless prometheus'
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then

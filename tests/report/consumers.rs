@@ -9,7 +9,10 @@ use std::sync::atomic::AtomicU64;
 use postgrey::server::counters::{Counter, Counters};
 use regex::Regex;
 
+use super::common_server::test_dir;
 use super::machine::skip;
+use super::random::Random;
+use super::{million, traffic};
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -172,5 +175,70 @@ fn the_line_of_cron_is_a_command_that_works() {
     assert!(
         output.status.success() && output.stdout.starts_with(b"No requests.\n"),
         "{output:?}"
+    );
+}
+
+#[test]
+fn logwatch_counts_every_line_of_the_server() {
+    if Command::new("logwatch").arg("--version").output().is_err() {
+        return skip("logwatch", "the lines of the server");
+    }
+    let dir = test_dir();
+    let logs = dir.path().join("logs");
+    fs::create_dir(&logs).unwrap();
+    let log = logs.join("mail.log");
+    let clients = traffic::make(&mut Random::new(1), 400, 0, true);
+    let options = ["--targrey", "--tarpit=125", "--log-tarpit"];
+    million::play(&dir.path().join("server"), &options, clients, &log);
+    let text = fs::read_to_string(&log).unwrap();
+    // It knows syslog's own times.
+    let short = Regex::new(r"(?m)^2026-11-(\d\d)T([0-9:]+)Z").unwrap();
+    let text = short.replace_all(&text, "Nov $1 $2").into_owned();
+    for kind in [
+        "action=tarpit, ",
+        "reason=tarpit passed, ",
+        "reason=early-retry (",
+        "tarpit whitelisted: ",
+        "reason=client AWL, ",
+    ] {
+        assert!(text.contains(kind), "{kind}");
+    }
+    let watch = |text: &str| {
+        fs::write(&log, text).unwrap();
+        let output = Command::new("logwatch")
+            .arg("--logdir")
+            .arg(&logs)
+            .args([
+                "--range",
+                "all",
+                "--service",
+                "postfix",
+                "--output",
+                "stdout",
+                "--detail",
+                "low",
+            ])
+            .env("LC_ALL", "C")
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let told = watch(&text);
+    let counted = told
+        .lines()
+        .find(|line| line.contains("   Postgrey"))
+        .unwrap_or_default();
+    let counted: usize = counted
+        .split_whitespace()
+        .next()
+        .unwrap_or("0")
+        .parse()
+        .unwrap();
+    assert_eq!(counted, text.lines().count(), "{told}");
+    assert!(!told.contains("Unmatched"), "{told}");
+    // It would say so.
+    assert!(
+        watch(&(text + "Nov  4 10:00:00 mx postgrey[99]: something else\n")).contains("Unmatched")
     );
 }

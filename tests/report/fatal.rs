@@ -142,7 +142,7 @@ pub fn fill(dir: &Path) {
             }
             Ok(())
         };
-    store.edit(&mut edit).unwrap();
+    store.edit(&[], &mut edit).unwrap();
 }
 
 fn lines(text: &str) -> Vec<&str> {

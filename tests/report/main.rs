@@ -6,9 +6,6 @@
     reason = "a test that cannot go on should stop"
 )]
 
-#[path = "../common/machine.rs"]
-mod machine;
-
 #[path = "../common/server.rs"]
 mod common_server;
 #[path = "../postfix/instance.rs"]
@@ -23,11 +20,14 @@ mod docs;
 mod fatal;
 mod follow;
 mod formats;
+mod hostile;
 mod html;
 mod million;
 mod numbers;
 mod postfix;
 mod traffic;
+
+use common_server as machine;
 
 use std::io::Write;
 use std::process::{Command, Stdio};

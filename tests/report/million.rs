@@ -92,7 +92,7 @@ fn lists(dir: &Path) -> Vec<String> {
 }
 
 /// Starts a server, has it answer, and writes its log.
-fn play(dir: &Path, options: &[&str], clients: Vec<Vec<Event>>, log: &Path) -> Vec<Event> {
+pub fn play(dir: &Path, options: &[&str], clients: Vec<Vec<Event>>, log: &Path) -> Vec<Event> {
     let words = lists(dir);
     let pools = dir.join("pools");
     fs::write(&pools, "google.com\n").unwrap();

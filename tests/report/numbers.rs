@@ -119,7 +119,7 @@ fn large_senders_are_named_for_the_whitelist() {
     // The server takes the line.
     let list = dir.path().join("whitelist");
     std::fs::write(&list, format!("{line}\n")).unwrap();
-    let mut clients = postgrey::policy::whitelist::ClientWhitelist::new(
+    let mut clients = postgrey::policy::whitelist::ClientList::new(
         postgrey::policy::rules::Compat::Targrey137,
     );
     let complaints = clients.add_file("list", &std::fs::read(&list).unwrap());
