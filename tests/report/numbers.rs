@@ -119,9 +119,8 @@ fn large_senders_are_named_for_the_whitelist() {
     // The server takes the line.
     let list = dir.path().join("whitelist");
     std::fs::write(&list, format!("{line}\n")).unwrap();
-    let mut clients = postgrey::policy::whitelist::ClientList::new(
-        postgrey::policy::rules::Compat::Targrey137,
-    );
+    let mut clients =
+        postgrey::policy::whitelist::ClientList::new(postgrey::policy::rules::Compat::Targrey137);
     let complaints = clients.add_file("list", &std::fs::read(&list).unwrap());
     assert!(complaints.is_empty(), "{complaints:?}");
     assert!(clients.finish().is_empty());

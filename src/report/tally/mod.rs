@@ -349,7 +349,9 @@ impl Tally {
         let (rules, text) = (&self.terms.rules, self.addresses.text(client));
         let (mut network, mut octet) = (Vec::new(), Vec::new());
         match ClientAddress::new(rules, text) {
-            Some(address) => address.push_network(rules, rules.lookup, b"", &mut network, &mut octet),
+            Some(address) => {
+                address.push_network(rules, rules.lookup, b"", &mut network, &mut octet)
+            }
             None => network.extend_from_slice(text),
         }
         network.make_ascii_lowercase();
