@@ -15,7 +15,7 @@ use crate::tool::ctl;
 use crate::{alone, start};
 
 /// How long a trouble lasts: Redis is tried again after 1 s, and 2 s after that.
-const SHORT: Duration = Duration::from_millis(500);
+const SHORT: Duration = Duration::from_millis(700);
 const LONG: Duration = Duration::from_millis(2500);
 /// How often a trouble is tried, should others have the processors meanwhile.
 const ATTEMPTS: usize = 4;
@@ -184,7 +184,7 @@ fn is_survived_at_once<T>(
         .iter()
         .filter(|one| one.asked >= span.0 && one.asked + one.took <= span.1)
         .collect();
-    assert!(during.len() >= 4 * CLIENTS, "{}", during.len());
+    assert!(during.len() >= CLIENTS, "{}", during.len());
     for one in &during {
         assert_eq!(one.reply, "DUNNO");
     }
