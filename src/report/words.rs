@@ -63,11 +63,9 @@ impl Words {
             }
         }
         if self.has(Id::Follow) {
-            let others = ORIGINAL.iter().chain(SUMMARY);
-            return match others
-                .chain(&[Id::Summary, Id::Html])
-                .find(|id| self.has(**id))
-            {
+            let modes = [Id::By, Id::Summary, Id::Html];
+            let mut others = ORIGINAL.iter().chain(FORMS).chain(&modes);
+            return match others.find(|id| self.has(**id)) {
                 None => Ok(()),
                 Some(id) => Err(Failure::usage(format!(
                     "ERROR: --{} and --follow exclude each other",
@@ -75,19 +73,22 @@ impl Words {
                 ))),
             };
         }
-        let is_summary = self.has(Id::Summary) || self.has(Id::Html);
-        let others = if is_summary { ORIGINAL } else { SUMMARY };
-        match others.iter().find(|id| self.has(**id)) {
-            Some(id) if is_summary => Err(Failure::usage(format!(
-                "ERROR: --{} and --summary or --html exclude each other",
-                name_of(*id)
-            ))),
-            Some(id) => Err(Failure::usage(format!(
-                "ERROR: --{} needs --summary or --html",
-                name_of(*id)
-            ))),
-            None => Ok(()),
+        if self.has(Id::Json) && self.has(Id::Csv) {
+            let message = "ERROR: --json and --csv exclude each other";
+            return Err(Failure::usage(message));
         }
+        let (is_summary, is_page) = (self.has(Id::Summary), self.has(Id::Html));
+        let refused = |ids: &[Id]| ids.iter().find(|id| self.has(**id)).map(|id| name_of(*id));
+        let message = if let Some(name) = refused(FORMS).filter(|_| !is_summary) {
+            format!("ERROR: --{name} needs --summary")
+        } else if let Some(name) = refused(&[Id::By]).filter(|_| !is_summary && !is_page) {
+            format!("ERROR: --{name} needs --summary or --html")
+        } else if let Some(name) = refused(ORIGINAL).filter(|_| is_summary || is_page) {
+            format!("ERROR: --{name} and --summary or --html exclude each other")
+        } else {
+            return Ok(());
+        };
+        Err(Failure::usage(message))
     }
 
     /// True if the option was given.
@@ -123,8 +124,8 @@ const ORIGINAL: &[Id] = &[
     Id::Tab,
 ];
 
-/// What belongs to the summary alone.
-const SUMMARY: &[Id] = &[Id::By, Id::Json, Id::Csv];
+/// Forms of the summary.
+const FORMS: &[Id] = &[Id::Json, Id::Csv];
 
 fn name_of(id: Id) -> &'static str {
     let own = OPTIONS.iter().find(|spec| spec.id == id);

@@ -248,7 +248,19 @@ fn what_asks_name_servers_is_refused() {
     );
     assert_eq!(
         report(&["--csv"], b"").failed(1),
-        "ERROR: --csv needs --summary or --html\n"
+        "ERROR: --csv needs --summary\n"
+    );
+    assert_eq!(
+        report(&["--html=x", "--json"], b"").failed(1),
+        "ERROR: --json needs --summary\n"
+    );
+    assert_eq!(
+        report(&["--by=day"], b"").failed(1),
+        "ERROR: --by needs --summary or --html\n"
+    );
+    assert_eq!(
+        report(&["--summary", "--json", "--csv"], b"").failed(1),
+        "ERROR: --json and --csv exclude each other\n"
     );
     assert!(
         report(&["--delay=x"], b"")

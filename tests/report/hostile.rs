@@ -81,7 +81,7 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_line_ends_the_report(lines in prop::collection::vec(line(), 0..60), by in 0_usize..3, is_old in any::<bool>()) {
@@ -112,5 +112,24 @@ proptest! {
         prop_assert!(shown.bytes().all(|octet| octet == b'\n' || (b' '..=b'~').contains(&octet)));
         prop_assert_eq!(csv::lines(&summary).len(), summary.rows.len() + 1);
         prop_assert!(json::value(&summary)["total"].is_object());
+    }
+}
+
+#[test]
+fn a_time_that_no_clock_has_had_is_none() {
+    for time in [
+        "9999-12-31T23:59:59Z",
+        "1969-12-31T23:59:59Z",
+        "0000-01-01T00:00:00Z",
+    ] {
+        let line = format!(
+            "{time} mx postgrey[9]: action=greylist, reason=new, client_address=192.0.2.1\n"
+        );
+        let found = super::summary(&[], line.as_bytes());
+        assert_eq!(
+            (&found["lines"]["without_time"], &found["total"]["requests"]),
+            (&1.into(), &0.into()),
+            "{time}"
+        );
     }
 }

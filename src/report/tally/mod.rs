@@ -26,6 +26,10 @@ use triplets::{Client, Pieces, Pool, Triplet, Triplets};
 
 /// Kinds of answers that are told apart; further ones are counted as one.
 const MOST_KINDS: usize = 100;
+/// Times before this one fit into the table of triplets, in seconds since 1970: until
+/// 2106.
+const LATEST: i64 = u32::MAX as i64;
+
 /// Everything that is counted.
 pub struct Tally {
     terms: Terms,
@@ -102,6 +106,11 @@ impl Tally {
     /// Counts a line of a log.
     pub fn add(&mut self, head: &Head, log: usize) {
         self.lines.read += 1;
+        // Another time is none that a clock has had.
+        let head = &Head {
+            time: head.time.filter(|time| (1..LATEST).contains(time)),
+            ..*head
+        };
         if let Some(time) = head.time {
             self.settle(time);
         }
@@ -140,7 +149,7 @@ impl Tally {
     fn add_postgrey(&mut self, head: &Head, log: usize) {
         match request::read(head.message) {
             Said::Request(logged, times) => {
-                let Some(time) = head.time.filter(|&time| time > 0) else {
+                let Some(time) = head.time else {
                     self.lines.untimed += 1;
                     return;
                 };
