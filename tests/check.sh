@@ -67,7 +67,7 @@ sed -n 's/.*replayed: \([0-9]*\) dialogues.*/\1/p' "$log" |
         awk '{ replayed += $1 }
         END { if (NR) print "check: " replayed " dialogues of the original replayed" }'
 # The longest answers while Redis was in trouble, and what else was measured with it.
-awk '/trouble: .*: longest answer / {
+awk '/trouble: .*: longest answer / && !/: tried again/ {
         sub(/.*: longest answer /, "")
         if ($1 + 0 > longest) longest = $1 + 0
         if ($7 + 0 > listed) listed = $7 + 0

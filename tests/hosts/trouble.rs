@@ -194,14 +194,17 @@ fn is_survived_at_once<T>(
     );
     assert!(white.iter().all(|one| one.reply == "DUNNO"));
     let (waited, at_once, noise) = (longest(&grey), longest(&white), longest(&control));
+    // If others have the processors this server is not to blame.
+    let is_at_once = at_once < AT_ONCE.max(2 * noise);
     tell(&format!(
         "trouble: {}: longest answer {}, of a whitelisted client {} (of a server without Redis \
-         {}), back after {}",
+         {}), back after {}{}",
         trouble.name,
         milliseconds(waited),
         milliseconds(at_once),
         milliseconds(noise),
         milliseconds(back),
+        if is_at_once { "" } else { ": tried again" },
     ));
     assert!(waited < LONGEST + 2 * noise, "{waited:?}");
 
@@ -223,7 +226,7 @@ fn is_survived_at_once<T>(
         end_and_start(&mut server, folder.path(), &options, redis, begin, end);
     }
     assert!(server.stop().success(), "{}", server.log_text());
-    at_once < AT_ONCE.max(2 * noise)
+    is_at_once
 }
 
 fn is_told(said: &str) -> bool {
