@@ -90,7 +90,8 @@ fn passes(
     let mut outcomes: Vec<Option<Outcome>> = Vec::new();
     let applied = store.apply_batch(&policy.rules, &[command], &mut outcomes);
     assert!(applied.is_ok());
-    !matches!(outcomes[0].unwrap().verdict, Verdict::Greylist { .. })
+    let is_greylisted = |outcome: Outcome| matches!(outcome.verdict, Verdict::Greylist { .. });
+    outcomes[0].is_some_and(|outcome| !is_greylisted(outcome))
 }
 
 /// The times of tries in seconds.
