@@ -16,6 +16,7 @@ mod random;
 mod smtp;
 
 mod consumers;
+mod count;
 mod docs;
 mod fatal;
 mod follow;
