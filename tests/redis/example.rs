@@ -176,6 +176,20 @@ impl Example {
         let triplet = "postgrey:greylist:{192.0.2.0}:192.0.2.0/a@example.com/b@example.org";
         assert_eq!(names, [triplet]);
         assert_eq!(server.log_text().matches("ungreylisted").count(), 0);
+        let exported = Command::new(env!("CARGO_BIN_EXE_postgreyctl"))
+            .arg(format!("--dbdir={}", server.dbdir.display()))
+            .args([
+                options[0], "export", "greylist", "--", options[1], options[2],
+            ])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let printed = String::from_utf8(exported.stdout).unwrap();
+        assert!(
+            exported.status.success() && printed.contains("a@example.com"),
+            "{printed}{}",
+            String::from_utf8_lossy(&exported.stderr)
+        );
     }
 
     /// Without one of its rules the user cannot be used, or is told less.
