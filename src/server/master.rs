@@ -80,13 +80,13 @@ impl Master {
                 .chain(workers)
                 .map(|role| Child::new(role, now))
                 .collect(),
+            verification: Verification::new(&parts.settings.store),
             parts,
             pid_file,
             signals,
             incarnations: 0,
             reload: Coalesced::default(),
             statistics: Coalesced::default(),
-            verification: Verification::default(),
             started: now,
             stopping: None,
             next_statistics: now,
@@ -275,10 +275,7 @@ impl Master {
 
     /// Takes the database out of use until it is verified.
     fn doubt_database(&mut self, reason: Reason) {
-        if !self.parts.settings.store.is_lmdb()
-            || self.verification.is_wanted()
-            || self.stopping.is_some()
-        {
+        if self.verification.is_wanted() || self.stopping.is_some() {
             return;
         }
         if self.verification.request(reason, Instant::now()) {
@@ -402,8 +399,7 @@ impl Master {
             death.pid, death.how
         );
         self.parts.log.write(Level::Warning, line.as_bytes());
-        let may_be_damaged = death.has_crashed && self.parts.settings.store.is_lmdb();
-        if may_be_damaged && self.verification.note_crash(now) {
+        if death.has_crashed && self.verification.note_crash(now) {
             self.suspend_database();
         }
     }

@@ -110,7 +110,7 @@ impl Session {
             engine: Engine::new(settings, policy, Rc::clone(&log), shared),
             commit: LocalCommit::new(store, &settings.rules, Rc::clone(&log), shared),
             log,
-            verification: Verification::default(),
+            verification: Verification::new(&settings.store),
             next_look: Instant::now(),
         })
     }
@@ -173,9 +173,6 @@ impl Session {
     /// False while the database is being verified, by this session or another.
     /// A daemon that runs does it itself.
     fn is_database_usable(&mut self) -> bool {
-        if !self.settings.store.is_lmdb() {
-            return true;
-        }
         let now = Instant::now();
         if self.verification.running().is_some()
             && let Some(death) = process::reap()
@@ -194,8 +191,7 @@ impl Session {
 
     fn doubt_database(&mut self, reason: Reason) {
         let daemon = self.commit.store.lock().holder(Claim::Daemon);
-        let is_ours = self.settings.store.is_lmdb() && matches!(daemon, Ok(None));
-        if is_ours && self.verification.request(reason, Instant::now()) {
+        if matches!(daemon, Ok(None)) && self.verification.request(reason, Instant::now()) {
             self.log
                 .complain("the database is being verified: requests pass ungreylisted until then");
         }

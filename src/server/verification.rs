@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
+use crate::config::settings::StoreSettings;
 use crate::log::{Level, Log};
 use crate::store::lmdb::claim::is_marked;
 use crate::store::verify::{Verdict, examine};
@@ -53,6 +54,8 @@ const STATUS_LEFT: i32 = 4;
 /// What a master knows of verifications.
 #[derive(Debug, Default)]
 pub struct Verification {
+    /// There are no files to verify.
+    is_needless: bool,
     /// Why one is wanted, and when; the database is out of use meanwhile.
     wanted: Option<(Reason, Instant)>,
     running: Option<Pid>,
@@ -63,17 +66,26 @@ pub struct Verification {
 }
 
 impl Verification {
+    /// None is wanted yet; and never will be of a store without files.
+    pub fn new(store: &StoreSettings) -> Self {
+        Verification {
+            is_needless: !store.is_lmdb(),
+            ..Verification::default()
+        }
+    }
+
     /// True while the database is out of use.
     pub fn is_wanted(&self) -> bool {
         self.wanted.is_some()
     }
 
-    /// Asks for a verification; false if there was a sound verdict lately.
+    /// Asks for a verification; false if there was a sound verdict lately, or there is
+    /// nothing to verify.
     pub fn request(&mut self, reason: Reason, now: Instant) -> bool {
         let is_trusted = self
             .trusted
             .is_some_and(|at| now.saturating_duration_since(at) < TRUST);
-        if is_trusted && reason != Reason::Mark {
+        if self.is_needless || (is_trusted && reason != Reason::Mark) {
             return false;
         }
         self.wanted.get_or_insert((reason, now));

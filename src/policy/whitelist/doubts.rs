@@ -5,8 +5,24 @@
 //! something by it, and learns otherwise from complaints about lost mail.
 
 use super::addresses::{Shape, shape};
-use super::mail_addresses::Whose;
 use std::net::{IpAddr, Ipv4Addr};
+
+/// Whose addresses a list has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    Recipients,
+    Senders,
+}
+
+impl Whose {
+    /// One of them, in messages.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Whose::Recipients => "recipient",
+            Whose::Senders => "sender",
+        }
+    }
+}
 
 /// What is spelt wrong about a client's address or name. Says nothing of an
 /// address or network that is right.

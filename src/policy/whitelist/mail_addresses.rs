@@ -1,6 +1,6 @@
 //! Lists of mail addresses: of recipients, and of senders.
 
-use super::doubts::doubt_mail_address;
+use super::doubts::{Whose, doubt_mail_address};
 use super::lines::{Content, read_lines, strip_mark};
 use super::patterns::Patterns;
 use super::{Complaint, Rank, SourceLine, SourceLines, keep_first, suffixes, with_lower_case};
@@ -20,23 +20,6 @@ pub struct MailAddressList {
     users: HashMap<Box<[u8]>, User>,
     domains: HashMap<Box<[u8]>, Rank>,
     patterns: Patterns,
-}
-
-/// Whose addresses a list has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
-    Recipients,
-    Senders,
-}
-
-impl Whose {
-    /// One of them, in messages.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Whose::Recipients => "recipient",
-            Whose::Senders => "sender",
-        }
-    }
 }
 
 /// Where a user is listed.
