@@ -171,12 +171,14 @@ install: build-for-install
 		put completions/_$$name '$(DESTDIR)$(ZSHCOMPDIR)'/_$$name 644 || exit 1; \
 	done
 	@sect=`echo '$(MANSECT)' | tr m M`; \
-	for page in man/*.[1-8]; do \
+	for page in man/*.[1-8] man/ja/*.[1-8]; do \
 		name=`basename "$$page" | sed 's/\.8$$/.$(MANSECT)/'`; \
-		dir='$(DESTDIR)$(MANDIR)'/man`echo "$$name" | sed 's/.*\.//'`; \
+		language=`dirname "$$page" | sed 's/^man//'`; \
+		dir='$(DESTDIR)$(MANDIR)'"$$language"/man`echo "$$name" | sed 's/.*\.//'`; \
 		mkdir -p "$$dir" && \
 		$(PLACES) -e "s/^\(\.TH POSTGREY[A-Z]*\) 8 /\1 $$sect /" \
 			-e "s/\(postgrey[a-z]*\)\( *\)(8)/\1\2($$sect)/g" \
+			-e "s/\(postgrey[a-z]*\\\\fP\)(8)/\1($$sect)/g" \
 			"$$page" >"$$dir/$$name.new" && \
 		chmod 644 "$$dir/$$name.new" && \
 		mv -f "$$dir/$$name.new" "$$dir/$$name" && \
@@ -201,7 +203,7 @@ install: build-for-install
 		conf/postgrey_whitelist_recipients conf/postgrey_pools conf/permit_client_nots25r \
 		conf/whitelist_client conf/whitelist_recipient conf/redis.conf.example \
 		rc/postgrey.munin rc/postgrey.rules.yml \
-		README.md CHANGELOG.md COPYING; do \
+		README.md README.ja.md CHANGELOG.md COPYING; do \
 		to='$(DESTDIR)$(DOCDIR)'/`basename "$$file"`; \
 		$(PLACES) "$$file" >"$$to.new" && chmod 644 "$$to.new" && \
 		mv -f "$$to.new" "$$to" && echo "installed $$to" || exit 1; \
@@ -318,15 +320,17 @@ uninstall:
 		'$(DESTDIR)$(UNITDIR)/postgreyreport.service' \
 		'$(DESTDIR)$(UNITDIR)/postgreyreport.timer' \
 		'$(DESTDIR)$(CRONDIR)/postgreyreport'
-	@for page in man/*.[1-8]; do \
+	@for page in man/*.[1-8] man/ja/*.[1-8]; do \
 		name=`basename "$$page" | sed 's/\.8$$/.$(MANSECT)/'`; \
-		rm -f '$(DESTDIR)$(MANDIR)'/man`echo "$$name" | sed 's/.*\.//'`/"$$name"; \
+		language=`dirname "$$page" | sed 's/^man//'`; \
+		dir='$(DESTDIR)$(MANDIR)'"$$language"/man`echo "$$name" | sed 's/.*\.//'`; \
+		rm -f "$$dir/$$name"; \
 	done
 	@for file in main.cf.example master.cf.example postgrey_whitelist_clients \
 		postgrey_whitelist_recipients postgrey_pools permit_client_nots25r \
 		whitelist_client whitelist_recipient redis.conf.example \
 		postgrey.munin postgrey.rules.yml \
-		README.md CHANGELOG.md COPYING; do \
+		README.md README.ja.md CHANGELOG.md COPYING; do \
 		rm -f '$(DESTDIR)$(DOCDIR)'/"$$file"; \
 	done
 	@rmdir '$(DESTDIR)$(DOCDIR)' 2>/dev/null || :

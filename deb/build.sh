@@ -38,7 +38,8 @@ for file in etc/init.d/postgrey etc/default/postgrey; do
         cat "$root/new" >"$root/$file"
 done
 # What the texts show is where the package listens.
-for file in "$root"/usr/share/doc/postgrey/* "$root"/usr/share/man/man8/*; do
+for file in "$root"/usr/share/doc/postgrey/* "$root"/usr/share/man/man8/* \
+        "$root"/usr/share/man/ja/man8/*; do
         sed -e 's|inet:127\.0\.0\.1:60000|inet:127.0.0.1:10023|g' \
                 -e 's|inet=127\.0\.0\.1:60000|inet=127.0.0.1:10023|g' "$file" >"$root/new"
         cat "$root/new" >"$file"

@@ -228,6 +228,7 @@ check "reload" inside invoke-rc.d postgrey reload
 check "restart" inside invoke-rc.d postgrey restart
 check "it answers after that" answers mine.example.net "action=DUNNO"
 check "the manual page is there" test -s "$root/usr/share/man/man8/postgrey.8.gz"
+check "the one in Japanese is there" test -s "$root/usr/share/man/ja/man8/postgrey.8.gz"
 check "the completions are there" test -s "$root/usr/share/bash-completion/completions/postgreyctl" -a \
     -s "$root/usr/share/zsh/vendor-completions/_postgreyctl"
 check "its options check" inside postgrey --check --inet=127.0.0.1:0

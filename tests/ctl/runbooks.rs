@@ -1,5 +1,6 @@
 //! The runbooks of README, "When something happens": each command as it stands,
-//! but for the places, with the init script and a server in the background.
+//! but for the places, with the init script and a server in the background. The same
+//! for what README.ja.md says of records, and for the way from 1.34 with taRgrey.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,7 @@ impl Machine {
             .replace("/var/backups", &at("backups"))
             .replace("/var/lib/postgrey", &at("old"))
             .replace("/var/tmp", &at("tmp"))
+            .replace("/var/log/syslog", &at("log"))
             .replace("20261124", "`date +%Y%m%d`");
         assert!(!script.contains("/var/"), "{script}");
         Command::new("sh")
@@ -91,11 +93,14 @@ impl Drop for Machine {
 
 /// The scripts of a runbook, or of the text in front of them.
 fn scripts(title: &str) -> Vec<String> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    scripts_of("README.md", "When something", title)
+}
+
+/// Those of a part of a chapter, or of the text in front of its parts.
+fn scripts_of(name: &str, chapter: &str, title: &str) -> Vec<String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let text = fs::read_to_string(file).unwrap();
-    let chapter = text
-        .split("\n## ")
-        .find(|c| c.starts_with("When something"));
+    let chapter = text.split("\n## ").find(|c| c.starts_with(chapter));
     let parts = chapter.unwrap().split("\n### ");
     let part = parts.into_iter().find(|part| part.starts_with(title));
     let mut found = vec![String::new()];
@@ -229,4 +234,112 @@ fn records_of_the_original_can_be_imported_later() {
     let said = machine.run(later);
     assert!(said.contains(" taken, "), "{said}");
     assert!(!machine.clients().is_empty());
+}
+
+/// In the order of README.ja.md: a triplet that waits, how the server explains it, what
+/// the file holds, and what is changed.
+#[test]
+fn records_are_read_as_the_japanese_readme_says() {
+    let chapter = "レコードを読む";
+    let all = scripts_of("README.ja.md", chapter, chapter);
+    let [look, list, explain, dump, shown, change] = &all[..] else {
+        panic!("six scripts: {all:#?}");
+    };
+    let machine = Machine::new();
+    machine.run(START);
+    let (triplet, record) = ("192.0.2.0/alice@example.com/bob@example.org", "2,91");
+    let record = format!("{0},{0},{record}", seconds_now());
+    fs::write(
+        machine.path("records"),
+        format!(
+            "postgrey.db\t{triplet}\t{record}\ntarpit_clients.db\t192.0.2.91\t{}\n",
+            seconds_now()
+        ),
+    )
+    .unwrap();
+    let records = machine.path("records");
+    ctl(&machine.db(), &["import", records.to_str().unwrap()]).ok();
+
+    let said = machine.run(look);
+    assert!(said.starts_with("POSTGREY OK - "), "{said}");
+    let said = machine.run(list);
+    assert!(
+        said.contains("<alice@example.com> <bob@example.org>"),
+        "{said}"
+    );
+    fs::write(
+        machine.path("log"),
+        "Nov 24 02:27:10 mx postgrey[7]: action=greylist, reason=new, client_name=unknown, \
+         client_address=192.0.2.91, sender=alice@example.com, recipient=bob@example.org\n",
+    )
+    .unwrap();
+    let said = machine.run(explain);
+    assert_eq!(said.matches(&format!("{triplet}: ")).count(), 2, "{said}");
+    assert_eq!(said.matches("\nanswer ").count(), 2, "{said}");
+
+    let (ours, theirs) = dump.split_once('\n').unwrap();
+    let said = machine.run(ours);
+    assert_eq!(said, format!("{triplet}\t{record}\n"));
+    if Command::new("mdb_dump").arg("-V").output().is_ok() {
+        let said = machine.run(theirs);
+        assert!(
+            said.contains(&format!("\n {triplet}\n {record}\n")),
+            "{said}"
+        );
+        // What README shows has this form.
+        let form = |text: &str| {
+            let lines = text.lines().map(|line| line.split_whitespace().next());
+            lines.flatten().map(String::from).collect::<Vec<_>>()
+        };
+        assert_eq!(form(shown)[0], triplet);
+        assert_eq!(form(shown)[1].split(',').count(), record.split(',').count());
+    } else {
+        skip("mdb_dump", "how README.ja.md reads the file");
+    }
+
+    machine.run(change);
+    assert!(machine.clients().is_empty());
+    let left = ctl(&machine.db(), &["dump", "tarpit"]);
+    assert_eq!(left.text(), "");
+}
+
+fn seconds_now() -> u64 {
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// Both READMEs say it in the same commands, which are run as root's would be; `make
+/// install` aside.
+#[test]
+fn records_of_1_34_with_targrey_move_in() {
+    if Command::new("db_dump").arg("-V").output().is_err() {
+        skip("db_dump", "moving in from 1.34");
+        return;
+    }
+    let chapter = "taRgrey を組み込んだ postgrey 1.34 からの移行";
+    let [japanese] = &scripts_of("README.ja.md", chapter, chapter)[..] else {
+        panic!("one script");
+    };
+    let [english] = &scripts_of("README.md", "Solaris 11", "Moving in from postgrey 1.34")[..]
+    else {
+        panic!("one script");
+    };
+    assert_eq!(japanese, english);
+    let script: String = english
+        .lines()
+        .map(|line| line.strip_prefix("# ").unwrap())
+        .filter(|line| !line.starts_with("make install "))
+        .map(|line| line.replace("/usr/local/sbin/", "") + "\n")
+        .collect();
+    let machine = Machine::new();
+    machine.run(START);
+    import::unpack_berkeley(&import::samples()[0], &machine.db());
+    for entry in fs::read_dir(machine.db()).unwrap() {
+        give_to_server(&entry.unwrap().path());
+    }
+    let said = machine.run(&script);
+    assert!(said.contains(" taken, "), "{said}");
+    assert!(machine.path("tmp/postgrey-1.34/postgrey.db").exists());
+    assert!(!keys_of(&machine.db(), Database::Greylist).is_empty());
+    ctl(&machine.db(), &["ping"]).ok();
 }

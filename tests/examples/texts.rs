@@ -11,7 +11,8 @@ const SMTPD: &str = "smtp inet n - y - - smtpd\n";
 
 pub fn take_each() {
     for (name, lists) in [
-        ("README.md", of_readme()),
+        ("README.md", of_readme("README.md")),
+        ("README.ja.md", of_readme("README.ja.md")),
         ("make install", of_make_install()),
         ("postgrey.8", of_page()),
     ] {
@@ -21,8 +22,8 @@ pub fn take_each() {
     take_spawned();
 }
 
-fn of_readme() -> String {
-    let text = file("README.md");
+fn of_readme(name: &str) -> String {
+    let text = file(name);
     let block = lines_from(&text, "    smtpd_recipient_restrictions =", |line| {
         !line.starts_with("    ")
     });

@@ -23,20 +23,27 @@ const SCRIPTS: [&str; 8] = [
 /// Those of the Debian package, which may use what Debian has.
 const OF_DEBIAN: [&str; 4] = ["deb/build.sh", "deb/postinst", "deb/prerm", "deb/postrm"];
 
+/// Where the pages in Japanese are.
+const JAPANESE: &str = "man/ja";
+
 /// The macros of man(7) that Solaris' man(1) knows as well.
-const MACROS: [&str; 17] = [
+const MACROS: [&str; 18] = [
     "TH", "SH", "SS", "TP", "IP", "PP", "B", "I", "BR", "RB", "BI", "IR", "nf", "fi", "RS", "RE",
-    "\\\"",
+    "\\\"", "ad",
 ];
 
 fn pages() -> Vec<String> {
-    let mut pages: Vec<String> = fs::read_dir(file("man"))
-        .unwrap()
-        .map(|entry| format!("man/{}", entry.unwrap().file_name().display()))
+    let in_folder = |folder: &'static str| {
+        fs::read_dir(file(folder))
+            .unwrap()
+            .map(move |entry| format!("{folder}/{}", entry.unwrap().file_name().display()))
+    };
+    let mut pages: Vec<String> = in_folder("man")
+        .chain(in_folder(JAPANESE))
         .filter(|name| Regex::new(r"\.[1-8]$").unwrap().is_match(name))
         .collect();
     pages.sort();
-    assert!(pages.len() >= 2);
+    assert!(pages.len() >= 5);
     pages
 }
 
@@ -125,10 +132,74 @@ fn pages_render() {
         let Some(groff) = find_or_skip("groff", &page) else {
             continue;
         };
-        let done = run(Command::new(groff)
-            .args(["-man", "-Tascii", "-ww", "-P-cbou"])
-            .arg(file(&page)));
-        assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{page}");
-        assert!(done.stdout.contains("NAME"), "{page}");
+        // With and without what groff knows of line breaks in Japanese.
+        let (devices, name): (&[&[&str]], &str) = match page.starts_with(JAPANESE) {
+            true => (
+                &[&["-Kutf8", "-Tutf8"], &["-Kutf8", "-Tutf8", "-mja"]],
+                "名前",
+            ),
+            false => (&[&["-Tascii"]], "NAME"),
+        };
+        for device in devices {
+            let done = run(Command::new(&groff)
+                .args(["-man", "-ww", "-P-cbou"])
+                .args(*device)
+                .arg(file(&page)));
+            assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{page}");
+            assert!(done.stdout.contains(name), "{page}");
+        }
     }
+}
+
+/// As README.ja.md says, once it is installed.
+#[test]
+fn man_finds_the_japanese_page() {
+    let Some(man) = find_or_skip("man", "the page in Japanese, by man -M") else {
+        return;
+    };
+    let said = text("README.ja.md");
+    assert!(said.contains("    man -M /usr/local/share/man/ja postgrey\n"));
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("ja/man8")).unwrap();
+    fs::copy(
+        file("man/ja/postgrey.8"),
+        dir.path().join("ja/man8/postgrey.8"),
+    )
+    .unwrap();
+    let found = [
+        vec!["-M".into(), dir.path().join("ja"), "postgrey".into()],
+        vec!["./man/ja/postgrey.8".into()],
+    ];
+    for words in found {
+        let done = run(Command::new(&man)
+            .args(&words)
+            .current_dir(file(""))
+            .env("LC_ALL", "C.UTF-8"));
+        assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{words:?}");
+        assert!(done.stdout.contains("要求の判定"), "{words:?}");
+    }
+}
+
+/// A formatter that breaks lines at blanks only finds enough of them: no line is
+/// wider than a terminal, but for those of log and examples, which are as wide in
+/// the English page.
+#[test]
+fn the_japanese_page_fits_a_terminal() {
+    let page = "man/ja/postgrey.8";
+    let Some(mandoc) = find_or_skip("mandoc", page) else {
+        return;
+    };
+    let done = run(Command::new(mandoc)
+        .args(["-T", "utf8", "-O", "width=78"])
+        .arg(file(page)));
+    let overstruck = Regex::new(".\u{8}").unwrap();
+    let is_wide = |c: char| ('\u{3000}'..'\u{a000}').contains(&c) || c >= '\u{ff01}';
+    let mut count = 0;
+    for line in done.stdout.lines() {
+        let line = overstruck.replace_all(line, "");
+        let width: usize = line.chars().map(|c| 1 + usize::from(is_wide(c))).sum();
+        count += usize::from(line.chars().any(is_wide));
+        assert!(width <= 78 || !line.contains(is_wide), "{width}: {line}");
+    }
+    assert!(count > 500, "{count}");
 }

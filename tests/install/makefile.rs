@@ -171,7 +171,9 @@ fn every_make_and_shell_installs_the_same() {
             ),
             ("usr/local/share/man/man8/postgrey.8", 0o100_644),
             ("usr/local/share/man/man8/postgreyctl.8", 0o100_644),
+            ("usr/local/share/man/ja/man8/postgrey.8", 0o100_644),
             ("usr/local/share/man/man5/postgrey_whitelist.5", 0o100_644),
+            ("usr/local/share/doc/postgrey/README.ja.md", 0o100_644),
             ("usr/local/share/man/man7/s25r.7", 0o100_644),
             ("usr/local/share/doc/postgrey/main.cf.example", 0o100_644),
             ("usr/local/share/doc/postgrey/redis.conf.example", 0o100_644),
@@ -312,6 +314,9 @@ fn every_place_can_be_another() {
         let read = |name: &str| String::from_utf8_lossy(&tree[name].1).into_owned();
         assert!(read("opt/p/share/man/man1m/postgrey.1m").contains("\n.TH POSTGREY 1M "));
         assert!(read("opt/p/share/man/man7/s25r.7").contains(".BR postgrey (1M)"));
+        let japanese = read("opt/p/share/man/ja/man1m/postgrey.1m");
+        assert!(japanese.contains("\n.TH POSTGREY 1M ") && !japanese.contains("(8)"));
+        assert!(japanese.contains("\\fBpostgreyctl\\fP(1M)"));
         assert!(read("i/postgrey").contains("\nPOSTGREY=/opt/p/sbin/postgrey\n"));
         assert!(read("u/postgrey.service").contains("\nUser=greyd\n"));
         assert!(read("s/method/svc-postgrey").contains(":-/opt/p/sbin/postgrey}"));
@@ -332,6 +337,7 @@ fn every_place_can_be_another() {
             "c/whitelist_recipient",
             "t/client",
             "opt/p/share/man/man1m/postgreyctl.1m",
+            "opt/p/share/man/ja/man1m/postgrey.1m",
             "bash/postgreyctl",
             "zsh/_postgreyctl",
         ] {

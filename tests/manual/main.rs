@@ -3,8 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod japanese;
+mod japanese_readme;
 mod log_lines;
 mod sources;
+mod words;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -163,9 +166,13 @@ fn options_named_anywhere_exist() {
         "man/postgrey.8",
         "man/s25r.7",
         "man/postgrey_whitelist.5",
+        "man/ja/postgrey.8",
         "README.md",
+        "README.ja.md",
     ] {
         let text = plain(&fs::read_to_string(root().join(name)).unwrap());
+        let lines = text.lines().filter(|line| !line.contains("postgreyctl "));
+        let text = lines.collect::<Vec<_>>().join("\n");
         for found in option.captures_iter(&text) {
             let word = &found[1];
             // Options of systemctl, cargo, postgreyctl and redis-cli.
@@ -199,7 +206,7 @@ fn the_version_of_rust_is_that_of_the_package() {
     let least = Regex::new(r#"(?m)^rust-version = "(.+)"$"#).unwrap();
     let least = least.captures(&read("Cargo.toml")).unwrap()[1].to_owned();
     let named = Regex::new(r"Rust (\d+\.\d+)").unwrap();
-    for name in ["README.md", "CONTRIBUTING.md"] {
+    for name in ["README.md", "README.ja.md", "CONTRIBUTING.md"] {
         let text = read(name);
         let mut found = named.captures_iter(&text).peekable();
         assert!(found.peek().is_some(), "{name}");
