@@ -162,7 +162,7 @@ fn state(section: &Section) -> String {
         .collect()
 }
 
-/// How many items, one for one from the start, are the same.
+/// The items that are the same in both, in their order, as many as possible.
 fn common(english: &[Item], japanese: &[Item]) -> Vec<(usize, usize)> {
     let same = |e: usize, j: usize| english[e].differences(&japanese[j]).is_empty();
     let (height, width) = (english.len(), japanese.len());
@@ -198,18 +198,24 @@ fn compare(english: &Section, japanese: &Section) -> Vec<String> {
     for (e, j) in pairs {
         let ours = &english.items[from_e..e];
         let theirs = &japanese.items[from_j..j];
-        if ours.len() == theirs.len() {
-            for (item, other) in ours.iter().zip(theirs) {
-                let differences = item.differences(other).join(", ");
-                let (name, other) = (item.name(), other.name());
-                found.push(format!(
-                    "{name}\n    is in Japanese {other}\n    {differences}"
-                ));
+        let is_one_for_one = ours.len() == theirs.len();
+        let mut others: Vec<&Item> = theirs.iter().collect();
+        for (at, item) in ours.iter().enumerate() {
+            let is_its = |other: &&Item| !item.tag.is_empty() && other.tag == item.tag;
+            let its = others.iter().position(is_its);
+            let its = its.map(|at| others.remove(at));
+            match its.or(is_one_for_one.then(|| &theirs[at])) {
+                None => found.push(format!("lacks {}", item.name())),
+                Some(other) => found.push(format!(
+                    "{}\n    is in Japanese {}\n    {}",
+                    item.name(),
+                    other.name(),
+                    item.differences(other).join(", ")
+                )),
             }
-        } else {
-            let lacking = ours.iter().map(|item| format!("lacks {}", item.name()));
-            found.extend(lacking);
-            let others = theirs.iter();
+        }
+        if !is_one_for_one {
+            let others = others.iter();
             found.extend(others.map(|item| format!("has, in this place, {}", item.name())));
         }
         (from_e, from_j) = (e + 1, j + 1);
