@@ -79,7 +79,7 @@ impl Item {
 
     /// What the Japanese item lacks of the English one, and has too much.
     fn differences(&self, japanese: &Item) -> Vec<String> {
-        if self.is_block != japanese.is_block || self.tag != japanese.tag {
+        if self.is_block != japanese.is_block || words::translated(&self.tag) != japanese.tag {
             return vec!["it is another one".to_owned()];
         }
         let is_table = TABLES.iter().any(|first| self.text.starts_with(first));
@@ -201,7 +201,8 @@ fn compare(english: &Section, japanese: &Section) -> Vec<String> {
         let is_one_for_one = ours.len() == theirs.len();
         let mut others: Vec<&Item> = theirs.iter().collect();
         for (at, item) in ours.iter().enumerate() {
-            let is_its = |other: &&Item| !item.tag.is_empty() && other.tag == item.tag;
+            let tag = words::translated(&item.tag);
+            let is_its = |other: &&Item| !tag.is_empty() && other.tag == tag;
             let its = others.iter().position(is_its);
             let its = its.map(|at| others.remove(at));
             match its.or(is_one_for_one.then(|| &theirs[at])) {

@@ -59,7 +59,7 @@ pub const TITLES: &[(&str, &str)] = &[
 /// This file, for those who have to add to it.
 pub const FILE: &str = file!();
 
-/// Words in a font or in quotes that are no names but language.
+/// Words in a font or in quotes, and tags, that are no names but language.
 const TRANSLATED: &[(&str, &str)] = &[
     ("must", "必ず"),
     ("was successful", "通過済み"),
@@ -117,7 +117,7 @@ impl Words {
 }
 
 /// The word as the translation has it.
-fn translated(word: &str) -> &str {
+pub fn translated(word: &str) -> &str {
     TRANSLATED
         .iter()
         .chain(TITLES)
