@@ -31,6 +31,25 @@ pub const TITLES: &[(&str, &str)] = &[
     ("RECORDS", "レコード"),
     ("Maintenance", "保守"),
     ("Verification", "検査"),
+    ("SEVERAL MX HOSTS", "複数の MX ホスト"),
+    ("Two hosts and one Redis", "2 台のホストと 1 台の Redis"),
+    ("Three hosts and a cluster", "3 台のホストとクラスタ"),
+    ("Records", "Redis のレコード"),
+    ("Options that must be equal", "同じにするオプション"),
+    ("What stays on one host", "ホストごとに残るもの"),
+    (
+        "Two hosts at the same instant",
+        "2 台のホストで同時に起きたとき",
+    ),
+    ("Clocks", "時計"),
+    ("When Redis is in trouble", "Redis に障害があるとき"),
+    ("What can be lost", "失われることがあるもの"),
+    ("Memory and eviction", "メモリと追い出し"),
+    ("Sizing", "規模の見積もり"),
+    (
+        "From lmdb to Redis and back",
+        "lmdb から Redis へ、Redis から lmdb へ",
+    ),
     ("LOG", "ログ"),
     ("Requests", "要求"),
     ("Start and end", "起動と終了"),
@@ -64,6 +83,17 @@ const TRANSLATED: &[(&str, &str)] = &[
     ("must", "必ず"),
     ("was successful", "通過済み"),
     ("the original", "オリジナル"),
+    ("Lists, --s25r", "一覧、--s25r"),
+    (
+        "A host is cut off from Redis",
+        "ホストが Redis から切り離された",
+    ),
+    ("A master dies", "マスタが止まった"),
+    ("A network split", "ネットワークが分断された"),
+    ("Redis is killed", "Redis が kill された"),
+    ("The machine crashes", "マシンがクラッシュした"),
+    ("A replica takes over", "レプリカが引き継いだ"),
+    ("Memory is full", "メモリがいっぱいになった"),
 ];
 
 /// What is in bold or italics inside of a line.
