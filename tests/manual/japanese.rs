@@ -25,7 +25,6 @@ const TABLES: &[&str] = &[
     "database             key",
     "name or value of an attribute",
     "                    targrey-1.37",
-    "record (with its time to live)",
 ];
 
 /// A section or a part of one.
@@ -286,12 +285,12 @@ fn the_japanese_page_is_in_step_with_the_english_one() {
 #[test]
 fn a_change_of_the_english_page_is_named() {
     let (english, japanese) = (read(ENGLISH), read(JAPANESE));
-    let new_section = ".SH SEVERAL SERVERS\nThey share.\n.SH COMPATIBILITY\n";
+    let new_section = ".SH QUITE ANOTHER\nIt is new.\n.SH COMPATIBILITY\n";
     for (old, new, said) in [
         (
             ".SH COMPATIBILITY\n",
             new_section,
-            "\"SEVERAL SERVERS\" has no title",
+            "\"QUITE ANOTHER\" has no title",
         ),
         (
             ".TP\n.BI \\-\\-delay= SECONDS\n",
