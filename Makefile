@@ -7,7 +7,7 @@
 #   make check           run the tests with what is on this machine
 #   make check-all       the same on Debian, with all packages the tests can use
 #   make check-long      those that take long, too
-#   make check-solaris   type-check for Solaris and illumos
+#   make check-systems   type-check for Solaris, illumos, FreeBSD and NetBSD
 #   make lint            format and clippy
 #   make bench           measure
 #   make deb             the package for Debian, by cargo-deb
@@ -18,6 +18,7 @@
 #   make install-systemd the unit for systemd
 #   make install-cron    a mail with the summary each morning, by cron
 #   make install-timer   the same by systemd
+#   make install-freebsd on FreeBSD: "install" with its places, and the rc.d script
 #   make uninstall       remove all of it but configuration and data
 #
 # A script or unit of this name that is another's is moved aside, with a word.
@@ -60,6 +61,22 @@ UNITDIR = /lib/systemd/system
 # For install-cron and install-timer.
 CRONDIR = /etc/cron.d
 MAILLOG = /var/log/mail.log
+
+RCDDIR = $(PREFIX)/etc/rc.d
+
+# The places of FreeBSD, those of its port. On another system the programs for
+# it cannot be built.
+FREEBSD = SYSCONFDIR=/usr/local/etc/postfix DBDIR=/var/db/postgrey \
+	INET=127.0.0.1:10023 SERVICE='sysrc postgrey_enable=YES' \
+	GROUPADD='pw groupadd -n $(GROUP)' \
+	USERADD='pw useradd -n $(USER) -g $(GROUP) -d /var/db/postgrey -s /usr/sbin/nologin'
+
+# What "make install" shows as next: where the server is to listen, what makes
+# it a service, and how a user is made.
+INET = 127.0.0.1:60000
+SERVICE = make install-rc        (or install-smf, or install-systemd)
+GROUPADD = groupadd $(GROUP)
+USERADD = useradd -g $(GROUP) -d $(DBDIR) -s /bin/false $(USER)
 
 CARGO = cargo
 CARGOFLAGS = --locked
@@ -120,8 +137,8 @@ check-all:
 check-long:
 	@sh tests/check.sh --long
 
-check-solaris:
-	@sh tests/solaris-check.sh
+check-systems:
+	@sh tests/systems-check.sh
 
 lint:
 	$(CARGO) fmt --check
@@ -211,21 +228,21 @@ install: build-for-install
 	@echo
 	@echo 'Next, as root, unless it is done already:'
 	@echo
-	@echo '    groupadd $(GROUP)'
-	@echo '    useradd -g $(GROUP) -d $(DBDIR) -s /bin/false $(USER)'
+	@echo '    $(GROUPADD)'
+	@echo '    $(USERADD)'
 	@echo '    mkdir -p $(DBDIR)'
 	@echo '    chown $(USER):$(GROUP) $(DBDIR) && chmod 700 $(DBDIR)'
-	@echo '    make install-rc        (or install-smf, or install-systemd)'
-	@echo '    $(SBINDIR)/postgrey --check --inet=127.0.0.1:60000'
+	@echo '    $(SERVICE)'
+	@echo '    $(SBINDIR)/postgrey --check --inet=$(INET)'
 	@echo
 	@echo 'and in main.cf of Postfix, into the lists that are there, or as they stand'
 	@echo '(in front of the server must be reject_unauth_destination):'
 	@echo
 	@echo '    smtpd_recipient_restrictions = permit_sasl_authenticated, permit_mynetworks,'
 	@echo '        reject_unauth_destination,'
-	@echo '        check_policy_service { inet:127.0.0.1:60000, timeout=10s, default_action=DUNNO }'
+	@echo '        check_policy_service { inet:$(INET), timeout=10s, default_action=DUNNO }'
 	@echo '    smtpd_data_restrictions = permit_sasl_authenticated, permit_mynetworks,'
-	@echo '        check_policy_service { inet:127.0.0.1:60000, timeout=10s, default_action=DUNNO }'
+	@echo '        check_policy_service { inet:$(INET), timeout=10s, default_action=DUNNO }'
 	@echo
 	@echo 'The second is for --targrey, which is among the options that install-rc,'
 	@echo 'install-smf and install-systemd bring: without it nobody leaves the tarpit.'
@@ -300,6 +317,24 @@ install-timer:
 	@echo 'Next: systemctl daemon-reload'
 	@echo '      systemctl enable --now postgreyreport.timer'
 
+# What is given on the command line besides (DESTDIR, USER) counts here, too.
+# LMDB is told to use robust mutexes there (ARCHITECTURE.md, Systems).
+freebsd:
+	@CFLAGS="$$CFLAGS -include `pwd`/rc/lmdb-freebsd.h" make all $(FREEBSD)
+
+install-freebsd:
+	@CFLAGS="$$CFLAGS -include `pwd`/rc/lmdb-freebsd.h" make install install-rcd $(FREEBSD)
+
+install-rcd:
+	@mkdir -p '$(DESTDIR)$(RCDDIR)'
+	@$(ASIDE); to='$(DESTDIR)$(RCDDIR)/postgrey'; aside "$$to" && \
+	sed -e 's|/var/db/postgrey|$(DBDIR)|g' \
+		-e 's|/usr/local/etc/rc\.d/|$(RCDDIR)/|' rc/postgrey.freebsd | \
+	$(PLACES) >"$$to.new" && chmod 555 "$$to.new" && \
+	mv -f "$$to.new" "$$to" && echo "installed $$to"
+	@echo
+	@echo 'At last: service postgrey start'
+
 # Configuration, database and user stay: this may be the first half of an
 # upgrade. Directories go if nothing else is in them.
 uninstall:
@@ -319,7 +354,8 @@ uninstall:
 		'$(DESTDIR)$(UNITDIR)/postgrey.service' \
 		'$(DESTDIR)$(UNITDIR)/postgreyreport.service' \
 		'$(DESTDIR)$(UNITDIR)/postgreyreport.timer' \
-		'$(DESTDIR)$(CRONDIR)/postgreyreport'
+		'$(DESTDIR)$(CRONDIR)/postgreyreport' \
+		'$(DESTDIR)$(RCDDIR)/postgrey'
 	@for page in man/*.[1-8] man/ja/*.[1-8]; do \
 		name=`basename "$$page" | sed 's/\.8$$/.$(MANSECT)/'`; \
 		language=`dirname "$$page" | sed 's/^man//'`; \
@@ -342,5 +378,6 @@ uninstall:
 	@echo '      the database in $(DBDIR), user $(USER), group $(GROUP)'
 
 # GNU make takes these for names of files otherwise; others ignore it.
-.PHONY: all deb run check check-all check-long check-solaris lint bench clean \
-	build-for-install install install-rc install-smf install-systemd install-cron install-timer uninstall
+.PHONY: all deb run check check-all check-long check-systems lint bench clean \
+	build-for-install install install-rc install-smf install-systemd freebsd \
+	install-freebsd install-rcd install-cron install-timer uninstall

@@ -9,10 +9,12 @@ use regex::Regex;
 use super::{file, find_or_skip, run, text};
 
 /// All shell scripts that are installed or run by tests.
-const SCRIPTS: [&str; 8] = [
+const SCRIPTS: [&str; 10] = [
     "rc/postgrey",
     "rc/postgrey.default",
     "rc/postgrey.munin",
+    "rc/postgrey.freebsd",
+    "tests/install/stub-rc.subr",
     "smf/svc-postgrey",
     "tests/install/stub-server",
     "tests/try.sh",

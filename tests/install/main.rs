@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod conf;
+mod freebsd;
 mod lint;
 #[path = "../common/machine.rs"]
 mod machine;

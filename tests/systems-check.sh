@@ -1,9 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# solaris-check.sh - type-check everything for Solaris and illumos, on Debian.
+# systems-check.sh - type-check everything for Solaris, illumos, FreeBSD and
+# NetBSD, on Debian.
 #
-# No toolchain with a ready-made std for these systems can be had, but Debian
+# No toolchain with a ready-made std for all of these can be had, but Debian
 # has the sources of std beside a compiler of the same version (rustc-web,
 # rust-web-src), so cargo builds std as well. Nothing is linked: C code is
 # compiled for this machine, and not checked.
@@ -11,7 +12,8 @@
 # Without these packages it says "skipped" and ends with 0.
 set -eu
 
-TARGETS='x86_64-pc-solaris x86_64-unknown-illumos'
+TARGETS='x86_64-pc-solaris x86_64-unknown-illumos x86_64-unknown-freebsd
+x86_64-unknown-netbsd'
 RUSTC=/usr/bin/rustc
 STD=/usr/lib/rustlib/src/rust/library/Cargo.lock
 
@@ -29,7 +31,7 @@ if ! is_there && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
         } >/dev/null </dev/null || :
 fi
 if ! is_there; then
-        echo "skipped: check-solaris: no rustc-web and rust-web-src on this machine"
+        echo "skipped: check-systems: no rustc-web and rust-web-src on this machine"
         exit 0
 fi
 
@@ -46,7 +48,7 @@ done
 check() {
         RUSTC=$RUSTC RUSTC_BOOTSTRAP=1 CARGO_INCREMENTAL=0 \
                 CARGO_PROFILE_DEV_DEBUG=0 \
-                CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/solaris" \
+                CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/systems" \
                 cargo check -Zbuild-std=std,panic_abort,test "$@" </dev/null
 }
 
@@ -61,11 +63,12 @@ printf '[package]\nname = "probe"\nversion = "0.0.0"\nedition = "2024"\n[workspa
 echo 'fn main() { let _ = std::os::linux::fs::MetadataExt::st_uid; }' \
         >"$probe/src/main.rs"
 if check --quiet --manifest-path "$probe/Cargo.toml" "$@" 2>"$probe/said"; then
-        echo "check-solaris: FAILED: an API of Linux was accepted" >&2
+        echo "check-systems: FAILED: an API of Linux was accepted" >&2
         exit 1
 fi
 if ! grep 'E0433' "$probe/said" >/dev/null; then
         cat "$probe/said" >&2
         exit 1
 fi
-echo "check-solaris: ok ($TARGETS)"
+# shellcheck disable=SC2086
+echo check-systems: ok: $TARGETS
