@@ -8,9 +8,11 @@
 #   make check-all       the same on Debian, with all packages the tests can use
 #   make check-long      those that take long, too
 #   make check-systems   type-check for Solaris, illumos, FreeBSD and NetBSD
+#   make check-dist      make dist, and what is made from it: container, RPM
 #   make lint            format and clippy
 #   make bench           measure
 #   make deb             the package for Debian, by cargo-deb
+#   make dist            the tarball of a release, with the sources of all crates
 #   make install         programs, manual pages, whitelists, Postfix examples,
 #                        completions for bash and zsh
 #   make install-rc      the init script and its links
@@ -122,8 +124,16 @@ ASIDE = aside() { \
 	fi; \
 }
 
+# With the crates beside it (make dist) the programs do not depend on where they
+# are built: messages of panics name files from here on.
+REMAP = if test -d vendor; then \
+	RUSTFLAGS="$$RUSTFLAGS --remap-path-prefix=`pwd`=."; \
+	CFLAGS="$$CFLAGS -ffile-prefix-map=`pwd`=."; \
+	export RUSTFLAGS CFLAGS; \
+fi
+
 all:
-	$(BUILD_ENV) $(CARGO) build --release $(CARGOFLAGS)
+	@$(REMAP); $(BUILD_ENV) $(CARGO) build --release $(CARGOFLAGS)
 
 run: all
 	@sh tests/try.sh
@@ -140,6 +150,9 @@ check-long:
 check-systems:
 	@sh tests/systems-check.sh
 
+check-dist:
+	@sh tests/dist.sh
+
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(CARGOFLAGS) --all-targets -- -D warnings
@@ -150,6 +163,9 @@ bench:
 deb:
 	@sh deb/build.sh
 
+dist:
+	@sh dist/dist.sh
+
 clean:
 	$(CARGO) clean
 	rm -rf var
@@ -158,7 +174,7 @@ clean:
 # for the same places.
 build-for-install:
 	@if command -v $(CARGO) >/dev/null 2>&1; then \
-		$(BUILD_ENV) $(CARGO) build --release $(CARGOFLAGS); \
+		$(REMAP); $(BUILD_ENV) $(CARGO) build --release $(CARGOFLAGS); \
 	fi
 	@built="$${CARGO_TARGET_DIR:-target}/release/postgrey"; \
 	test -x "$$built" || { echo "nothing is built: run make first" >&2; exit 1; }; \
@@ -378,6 +394,6 @@ uninstall:
 	@echo '      the database in $(DBDIR), user $(USER), group $(GROUP)'
 
 # GNU make takes these for names of files otherwise; others ignore it.
-.PHONY: all deb run check check-all check-long check-systems lint bench clean \
+.PHONY: all deb dist run check check-all check-long check-systems check-dist lint bench clean \
 	build-for-install install install-rc install-smf install-systemd freebsd \
 	install-freebsd install-rcd install-cron install-timer uninstall

@@ -22,8 +22,17 @@ const SCRIPTS: [&str; 10] = [
     "tests/fuzz.sh",
 ];
 
-/// Those of the Debian package, which may use what Debian has.
-const OF_DEBIAN: [&str; 4] = ["deb/build.sh", "deb/postinst", "deb/prerm", "deb/postrm"];
+/// Those that run on Debian alone, and may use what it has.
+const OF_DEBIAN: [&str; 8] = [
+    "deb/build.sh",
+    "deb/postinst",
+    "deb/prerm",
+    "deb/postrm",
+    "container/root.sh",
+    "dist/dist.sh",
+    "tests/dist.sh",
+    "tests/systems-check.sh",
+];
 
 /// Where the pages in Japanese are.
 const JAPANESE: &str = "man/ja";
