@@ -175,8 +175,11 @@ fn options_named_anywhere_exist() {
         let text = lines.collect::<Vec<_>>().join("\n");
         for found in option.captures_iter(&text) {
             let word = &found[1];
-            // Options of systemctl, cargo, postgreyctl and redis-cli.
+            // Options of systemctl, cargo, postgreyctl, redis-cli, buildah and docker.
             let is_other = [
+                "cap-drop",
+                "format",
+                "read-only",
                 "now",
                 "long",
                 "install",
