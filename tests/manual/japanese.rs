@@ -25,6 +25,7 @@ const TABLES: &[&str] = &[
     "database             key",
     "name or value of an attribute",
     "                    targrey-1.37",
+    "record (with its time to live)",
 ];
 
 /// A section or a part of one.

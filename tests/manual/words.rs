@@ -70,6 +70,7 @@ pub const TITLES: &[(&str, &str)] = &[
     ("Exim", "Exim"),
     ("SMF", "SMF"),
     ("init and systemd", "init と systemd"),
+    ("FreeBSD", "FreeBSD"),
     ("Asking by hand", "手で問い合わせる"),
     ("SEE ALSO", "関連項目"),
     ("AUTHORS", "作者"),
