@@ -12,11 +12,13 @@ places='PREFIX=/usr SYSCONFDIR=/etc/postgrey DBDIR=/var/lib/postgrey'
 make $places
 # shellcheck disable=SC2086
 make install $places DESTDIR="$root" CARGO=no-cargo >/dev/null
-strip "$root/usr/sbin/postgrey" "$root/usr/sbin/postgreyctl"
+programs="$root/usr/sbin/postgrey $root/usr/sbin/postgreyctl $root/usr/bin/postgreyreport"
+# shellcheck disable=SC2086
+strip $programs
 rm -rf "${root:?}/usr/share"
 
-for program in postgrey postgreyctl; do
-        ldd "$root/usr/sbin/$program"
+for program in $programs; do
+        ldd "$program"
 done | sed -n 's|^[^/]*\(/[^ ]*\) (0x.*|\1|p' | sort -u | while IFS= read -r file; do
         mkdir -p "$root${file%/*}"
         cp -L "$file" "$root$file"

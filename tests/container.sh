@@ -114,7 +114,7 @@ fresh
 has_nothing_else() {
     (cd "$image" && find . -type f -o -type l) | sort | tee "$top/files"
     # Programs, libraries, certificates, whitelists, and the user.
-    ! grep -Ev '^\./(usr/sbin/postgrey(ctl)?|(usr/)?lib(64)?/(x86_64-linux-gnu/)?(lib(c|m|gcc_s)\.so\.[0-9]|ld-linux-x86-64\.so\.2)|etc/ssl/certs/ca-certificates\.crt|etc/(passwd|group)|etc/postgrey/[a-z0-9_]+)$' "$top/files"
+    ! grep -Ev '^\./(usr/sbin/postgrey(ctl)?|usr/bin/postgreyreport|(usr/)?lib(64)?/(x86_64-linux-gnu/)?(lib(c|m|gcc_s)\.so\.[0-9]|ld-linux-x86-64\.so\.2)|etc/ssl/certs/ca-certificates\.crt|etc/(passwd|group)|etc/postgrey/[a-z0-9_]+)$' "$top/files"
 }
 check "the image has nothing but the programs and what they load" has_nothing_else
 echo "container: $(du -sk --apparent-size "$image" | cut -f 1) KiB in $(wc -l <"$top/files") files"
@@ -124,7 +124,7 @@ check "its user owns the directory of the database" \
 check "and that of the socket" \
     test "$(stat -c %u:%g:%a "$image/run/postgrey")" = 10023:10023:755
 check "nothing in the programs says where they were built" \
-    test "$(grep -c -a /src/vendor "$image/usr/sbin/postgrey" "$image/usr/sbin/postgreyctl" | grep -cv ':0$')" = 0
+    test "$(grep -c -a /src/vendor "$image"/usr/*bin/postgrey* | grep -cv ':0$')" = 0
 compose_is_right() {
     sed -n 's/^      - \(--.*\)/\1/p' "$here/compose.yaml" >"$top/options"
     [ "$(wc -l <"$top/options")" -ge 3 ]
