@@ -147,6 +147,8 @@ check-all:
 check-long:
 	@sh tests/check.sh --long
 
+check-solaris: check-systems
+
 check-systems:
 	@sh tests/systems-check.sh
 
@@ -394,6 +396,6 @@ uninstall:
 	@echo '      the database in $(DBDIR), user $(USER), group $(GROUP)'
 
 # GNU make takes these for names of files otherwise; others ignore it.
-.PHONY: all deb dist run check check-all check-long check-systems check-dist lint bench clean \
+.PHONY: all deb dist run check check-all check-long check-solaris check-systems check-dist lint bench clean \
 	build-for-install install install-rc install-smf install-systemd freebsd \
 	install-freebsd install-rcd install-cron install-timer uninstall
