@@ -35,7 +35,9 @@ fn of_make_install() -> String {
     let block = lines_from(&text, "\t@echo '    smtpd_recipient_restrictions", |line| {
         !line.starts_with("\t@echo '    ")
     });
-    block.replace("\t@echo '    ", "").replace("'\n", "\n")
+    let block = block.replace("\t@echo '    ", "").replace("'\n", "\n");
+    let address = text.lines().find_map(|line| line.strip_prefix("INET = "));
+    block.replace("$(INET)", address.unwrap())
 }
 
 /// It says in words that the second list is the same entry.
