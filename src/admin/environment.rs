@@ -12,7 +12,8 @@ use std::time::Duration;
 use nix::unistd::{Gid, Uid, User};
 
 use super::failure::Failure;
-use crate::store::lmdb::claim::{data_file, is_marked, lock_file};
+use crate::store::lmdb::claim::{data_file, lock_file};
+use crate::store::lmdb::mark::is_marked;
 use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use crate::store::verify::is_refusal;
 use crate::store::{ErrorKind, StoreError};

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 use crate::config::settings::StoreSettings;
 use crate::log::{Level, Log};
-use crate::store::lmdb::claim::is_marked;
+use crate::store::lmdb::mark::is_marked;
 use crate::store::verify::{Verdict, examine};
 use crate::sys::lock::{Claim, LockFile};
 use crate::sys::process::Death;
@@ -132,6 +132,7 @@ impl Verification {
             Some(STATUS_SOUND | STATUS_SET_ASIDE | STATUS_LEFT) => {
                 let is_sound = death.status == Some(STATUS_SOUND);
                 *self = Verification {
+                    is_needless: self.is_needless,
                     trusted: is_sound.then_some(now),
                     ..Verification::default()
                 };

@@ -10,9 +10,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::lmdb::claim::{
-    data_file, drop_reader_file, end_replacement, is_marked, put_in_place, remove_mark, set_aside,
-};
+use super::lmdb::claim::{data_file, drop_reader_file, end_replacement, put_in_place, set_aside};
+use super::lmdb::mark::{is_marked, remove_mark};
 use super::lmdb::{LmdbOptions, LmdbStore, Purpose};
 use super::{ErrorKind, Store, StoreError};
 use crate::policy::record::Database;

@@ -12,7 +12,8 @@ use std::path::Path;
 
 use postgrey::policy::record::Database;
 use postgrey::store::lmdb::LmdbStore;
-use postgrey::store::lmdb::claim::{is_marked, lock_file};
+use postgrey::store::lmdb::claim::lock_file;
+use postgrey::store::lmdb::mark::is_marked;
 use postgrey::store::verify::{Verdict, examine, verify_environment};
 use postgrey::store::{ErrorKind, Store, StoreError};
 use postgrey::sys::lock::{Claim, LockFile};

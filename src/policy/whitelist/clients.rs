@@ -3,13 +3,12 @@
 
 use super::addresses::{Addresses, Entered};
 use super::doubts::{doubt_client_form, doubt_client_name, doubt_client_pattern};
-use super::lines::{Content, read_lines, strip_mark};
+use super::lines::Content;
 use super::patterns::Patterns;
 use super::{Complaint, Rank, SourceLine, SourceLines, keep_first, suffixes, with_lower_case};
 use crate::policy::rules::Compat;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::rc::Rc;
 
 /// Clients for whom something else is done than for others.
 #[derive(Clone, Debug)]
@@ -34,64 +33,62 @@ impl ClientList {
     /// Adds the rules of a file's text; `file` is its name in messages. Lines
     /// that are no rules are skipped and complained about.
     pub fn add_file(&mut self, file: &str, text: &[u8]) -> Vec<Complaint> {
-        let file: Rc<str> = file.into();
-        let mut complaints = Vec::new();
-        let (text, has_mark) = strip_mark(text);
-        if has_mark {
-            complaints.push(Complaint::of_mark(SourceLine::new(&file, 1)));
-        }
-        for line in read_lines(text) {
-            let mut complain = |why: String, fatal| {
-                complaints.push(Complaint {
-                    source: SourceLine::new(&file, line.number),
-                    why,
-                    fatal,
-                });
-            };
-            let rank = self.source_lines.len();
-            match line.content {
-                Content::Blanks => {
-                    complain("doesn't look like a hostname".into(), false);
-                    continue;
+        let mut source_lines = std::mem::take(&mut self.source_lines);
+        let complaints = source_lines.add_file(file, text, |content, rank, complain| {
+            self.add(content, rank, complain)
+        });
+        self.source_lines = source_lines;
+        complaints
+    }
+
+    /// Enters what a line says; false if it is no rule.
+    fn add(
+        &mut self,
+        content: Content<'_>,
+        rank: Rank,
+        complain: &mut dyn FnMut(String, bool),
+    ) -> bool {
+        match content {
+            Content::Blanks => {
+                complain("doesn't look like a hostname".into(), false);
+                return false;
+            }
+            Content::Pattern(pattern) => {
+                if let Err(why) = self.patterns.add(pattern, rank) {
+                    complain(why, true);
+                    return false;
                 }
-                Content::Pattern(pattern) => {
-                    if let Err(why) = self.patterns.add(pattern, rank) {
-                        complain(why, true);
-                        continue;
-                    }
-                    if let Some(why) = doubt_client_pattern(pattern) {
+                if let Some(why) = doubt_client_pattern(pattern) {
+                    complain(why, false);
+                }
+            }
+            Content::BrokenPattern(word, why) => {
+                complain(why.into(), false);
+                self.add_name(word, rank);
+            }
+            Content::Word(word) => match self.addresses.add(word, rank) {
+                Entered::Skipped(why) => {
+                    let why = match doubt_client_form(word) {
+                        Some(doubt) => format!("{why}: {doubt}"),
+                        None => why,
+                    };
+                    complain(why, false);
+                    return false;
+                }
+                Entered::Rule(warning) => {
+                    if let Some(why) = doubt_client_form(word).or(warning) {
                         complain(why, false);
                     }
                 }
-                Content::BrokenPattern(word, why) => {
-                    complain(why.into(), false);
+                Entered::Name(warning) => {
+                    if let Some(why) = warning.or_else(|| doubt_client_name(word)) {
+                        complain(why, false);
+                    }
                     self.add_name(word, rank);
                 }
-                Content::Word(word) => match self.addresses.add(word, rank) {
-                    Entered::Skipped(why) => {
-                        let why = match doubt_client_form(word) {
-                            Some(doubt) => format!("{why}: {doubt}"),
-                            None => why,
-                        };
-                        complain(why, false);
-                        continue;
-                    }
-                    Entered::Rule(warning) => {
-                        if let Some(why) = doubt_client_form(word).or(warning) {
-                            complain(why, false);
-                        }
-                    }
-                    Entered::Name(warning) => {
-                        if let Some(why) = warning.or_else(|| doubt_client_name(word)) {
-                            complain(why, false);
-                        }
-                        self.add_name(word, rank);
-                    }
-                },
-            }
-            self.source_lines.add(&file, line.number);
+            },
         }
-        complaints
+        true
     }
 
     fn add_name(&mut self, name: &[u8], rank: Rank) {

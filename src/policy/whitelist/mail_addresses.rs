@@ -1,12 +1,11 @@
 //! Lists of mail addresses: of recipients, and of senders.
 
 use super::doubts::{Whose, doubt_mail_address};
-use super::lines::{Content, read_lines, strip_mark};
+use super::lines::Content;
 use super::patterns::Patterns;
 use super::{Complaint, Rank, SourceLine, SourceLines, keep_first, suffixes, with_lower_case};
 use crate::policy::triplet::without_signature;
 use std::collections::HashMap;
-use std::rc::Rc;
 
 /// How the null sender is written in a list: as in the MAIL command.
 const NULL_SENDER: &[u8] = b"<>";
@@ -55,49 +54,47 @@ impl MailAddressList {
     /// Adds the rules of a file's text; `file` is its name in messages. Lines
     /// that are no rules are skipped and complained about.
     pub fn add_file(&mut self, file: &str, text: &[u8]) -> Vec<Complaint> {
-        let file: Rc<str> = file.into();
-        let mut complaints = Vec::new();
-        let (text, has_mark) = strip_mark(text);
-        if has_mark {
-            complaints.push(Complaint::of_mark(SourceLine::new(&file, 1)));
-        }
-        for line in read_lines(text) {
-            let mut complain = |why: String, fatal| {
-                complaints.push(Complaint {
-                    source: SourceLine::new(&file, line.number),
-                    why,
-                    fatal,
-                });
-            };
-            let rank = self.source_lines.len();
-            match line.content {
-                Content::Blanks => {
-                    complain("doesn't look like an address".into(), false);
-                    continue;
-                }
-                Content::Pattern(pattern) => {
-                    if let Err(why) = self.patterns.add(pattern, rank) {
-                        complain(why, true);
-                        continue;
-                    }
-                }
-                Content::BrokenPattern(word, why) => {
-                    complain(why.into(), false);
-                    self.add_word(word, rank);
-                }
-                Content::Word(NULL_SENDER) if self.whose == Whose::Senders => {
-                    self.null_sender.get_or_insert(rank);
-                }
-                Content::Word(word) => {
-                    if let Some(why) = doubt_mail_address(word, self.whose) {
-                        complain(why, false);
-                    }
-                    self.add_word(word, rank);
+        let mut source_lines = std::mem::take(&mut self.source_lines);
+        let complaints = source_lines.add_file(file, text, |content, rank, complain| {
+            self.add(content, rank, complain)
+        });
+        self.source_lines = source_lines;
+        complaints
+    }
+
+    /// Enters what a line says; false if it is no rule.
+    fn add(
+        &mut self,
+        content: Content<'_>,
+        rank: Rank,
+        complain: &mut dyn FnMut(String, bool),
+    ) -> bool {
+        match content {
+            Content::Blanks => {
+                complain("doesn't look like an address".into(), false);
+                return false;
+            }
+            Content::Pattern(pattern) => {
+                if let Err(why) = self.patterns.add(pattern, rank) {
+                    complain(why, true);
+                    return false;
                 }
             }
-            self.source_lines.add(&file, line.number);
+            Content::BrokenPattern(word, why) => {
+                complain(why.into(), false);
+                self.add_word(word, rank);
+            }
+            Content::Word(NULL_SENDER) if self.whose == Whose::Senders => {
+                self.null_sender.get_or_insert(rank);
+            }
+            Content::Word(word) => {
+                if let Some(why) = doubt_mail_address(word, self.whose) {
+                    complain(why, false);
+                }
+                self.add_word(word, rank);
+            }
         }
-        complaints
+        true
     }
 
     fn add_word(&mut self, word: &[u8], rank: Rank) {

@@ -27,6 +27,7 @@ pub(in crate::policy) use doubts::address_shape;
 pub(in crate::policy) use lines::strip_mark;
 pub use mail_addresses::MailAddressList;
 
+use lines::{Content, read_lines};
 use std::fmt;
 use std::rc::Rc;
 
@@ -94,10 +95,34 @@ type Rank = usize;
 struct SourceLines(Vec<SourceLine>);
 
 impl SourceLines {
-    /// Enters a rule and returns its rank.
-    fn add(&mut self, file: &Rc<str>, line: usize) -> Rank {
-        self.0.push(SourceLine::new(file, line));
-        self.0.len() - 1
+    /// Reads the text of a file. `add` enters what a line says as the rule of this
+    /// rank, complains if need be, and returns false if it is none.
+    fn add_file(
+        &mut self,
+        file: &str,
+        text: &[u8],
+        mut add: impl FnMut(Content<'_>, Rank, &mut dyn FnMut(String, bool)) -> bool,
+    ) -> Vec<Complaint> {
+        let file: Rc<str> = file.into();
+        let mut complaints = Vec::new();
+        let (text, has_mark) = strip_mark(text);
+        if has_mark {
+            complaints.push(Complaint::of_mark(SourceLine::new(&file, 1)));
+        }
+        for line in read_lines(text) {
+            let source = SourceLine::new(&file, line.number);
+            let mut complain = |why, fatal| {
+                complaints.push(Complaint {
+                    source: source.clone(),
+                    why,
+                    fatal,
+                });
+            };
+            if add(line.content, self.0.len(), &mut complain) {
+                self.0.push(source);
+            }
+        }
+        complaints
     }
 
     /// Where the rule of this rank was written.

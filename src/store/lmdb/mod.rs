@@ -10,6 +10,7 @@
 pub mod claim;
 mod environment;
 mod inspect;
+pub mod mark;
 mod replace;
 #[cfg(test)]
 mod tests;
@@ -31,8 +32,9 @@ use crate::policy::record::Database;
 use crate::policy::rules::Rules;
 use crate::sys::files::{flush_names, remove_if_there};
 use crate::sys::lock::LockFile;
-use claim::{HeldClaim, Identity, follow_lock_file, is_marked, remove_mark, set_mark, take_claim};
+use claim::{HeldClaim, Identity, follow_lock_file, take_claim};
 use environment::OpenEnvironment;
+use mark::{is_marked, remove_mark, set_mark};
 
 /// How often a reading process looks whether its environment is still the one
 /// in the directory, and how long a failed opening is not tried again.

@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::claim::{self, follow_lock_file, remove_mark, take_claim};
+use super::claim::{self, follow_lock_file, take_claim};
+use super::mark::remove_mark;
 use super::{LmdbStore, Reader};
 use crate::store::{ErrorKind, Store, StoreError};
 use crate::sys::lock::Claim;
