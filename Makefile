@@ -8,7 +8,8 @@
 #   make check-all       the same on Debian, with all packages the tests can use
 #   make check-long      those that take long, too
 #   make check-systems   type-check for Solaris, illumos, FreeBSD and NetBSD
-#   make check-dist      make dist, and what is made from it: container, RPM
+#   make check-dist      make dist, licences, and what is made from it: equal programs,
+#                        container, RPM
 #   make lint            format and clippy
 #   make bench           measure
 #   make deb             the package for Debian, by cargo-deb

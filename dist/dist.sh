@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # dist.sh - "make dist": what is committed, with the sources of all crates, as
-# target/dist/postgrey-VERSION.tar.xz. It builds without a network. The same
-# commit gives the same file. For GNU tar, and git.
+# target/dist/postgrey-VERSION.tar.xz. It builds without a network. Beside it is
+# postgrey-VERSION.cdx.json, which lists the crates and their licences (an SBOM, by
+# cargo-cyclonedx, if that is there). The same commit gives the same files. For GNU
+# tar, and git.
 set -eu
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | sed 1q)
@@ -26,6 +28,18 @@ git archive HEAD | tar -x -C "$out/$name" -f -
 tar -C "$out" --sort=name --format=ustar --mtime="@$time" --owner=0 --group=0 \
         --numeric-owner --mode=u=rwX,go=rX -cf "$out/$name.tar" "$name"
 xz -T 1 -6 "$out/$name.tar"
+if cargo cyclonedx --version >/dev/null 2>&1; then
+        (
+                cd "$out/$name"
+                SOURCE_DATE_EPOCH=$time cargo cyclonedx --quiet --format json \
+                        --spec-version 1.5 --target all --override-filename sbom.cdx
+                # Without the name of this directory.
+                sed "s|path+file://[^#]*#||" sbom.cdx.json >"../$name.cdx.json"
+                rm sbom.cdx.json
+        )
+else
+        echo "dist: no list of crates: cargo install --locked cargo-cyclonedx" >&2
+fi
 {
         echo "TIMESTAMP = $time"
         echo "SHA256 ($name.tar.xz) = $(sha256sum "$out/$name.tar.xz" | sed 's/ .*//')"

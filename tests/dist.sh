@@ -23,6 +23,7 @@ fi
 result=0
 sh tests/systems-check.sh || result=1
 sh dist/dist.sh || exit 1
+sh tests/release.sh || result=1
 bash tests/container.sh "$out/postgrey-$version" || result=1
 bash tests/rpm.sh "$out/postgrey-$version.tar.xz" || result=1
 if [ "$result" = 0 ]; then

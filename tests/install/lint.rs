@@ -23,7 +23,7 @@ const SCRIPTS: [&str; 10] = [
 ];
 
 /// Those that run on Debian alone, and may use what it has.
-const OF_DEBIAN: [&str; 8] = [
+const OF_DEBIAN: [&str; 9] = [
     "deb/build.sh",
     "deb/postinst",
     "deb/prerm",
@@ -31,6 +31,7 @@ const OF_DEBIAN: [&str; 8] = [
     "container/root.sh",
     "dist/dist.sh",
     "tests/dist.sh",
+    "tests/release.sh",
     "tests/systems-check.sh",
 ];
 
