@@ -17,8 +17,6 @@ mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 security=${DEBIAN_SECURITY:-http://deb.debian.org/debian-security}
 port=${POSTGREY_CONTAINER_PORT:-18023}
 uid=54321
-failures=0
-checks=0
 
 for program in buildah debootstrap unshare nsenter perl; do
     if [ "$(id -u)" -ne 0 ] || ! command -v "$program" >/dev/null; then
@@ -51,18 +49,8 @@ clean_up() {
 }
 trap clean_up EXIT
 
-check() {
-    local what=$1
-    shift
-    checks=$((checks + 1))
-    if "$@" >>"$log" 2>&1; then
-        echo "ok: $what"
-    else
-        failures=$((failures + 1))
-        echo "FAILED: $what"
-        tail -n 20 "$log" | sed 's/^/    /'
-    fi
-}
+# shellcheck source=tests/checks.sh
+. "$here/tests/checks.sh"
 
 # Milliseconds since 1970.
 now() {
@@ -280,5 +268,8 @@ kill -TERM "$pid"
 check "TERM ends it, too" gone_within 1000
 pid=
 
-echo "container: $checks checks, $failures failed"
-[ "$failures" -eq 0 ]
+fresh
+check "compose.yaml works, with its Postfix" bash "$here/tests/compose.sh" "$image" "$root"
+tail -n 8 "$log" | grep -E '^(ok|skipped|FAILED|compose):' || :
+
+summary container

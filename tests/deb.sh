@@ -15,8 +15,6 @@ package=$(realpath "${1:?usage: $0 PACKAGE.deb}")
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 suite=${DEBIAN_SUITE:-bookworm}
 socket=/var/run/postgrey.sock
-failures=0
-checks=0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v debootstrap >/dev/null; then
     echo "skipped: tests/deb.sh: no debootstrap on this machine, or not root"
@@ -51,18 +49,8 @@ inside() {
 }
 
 # check WHAT COMMAND...: counts, and goes on.
-check() {
-    local what=$1
-    shift
-    checks=$((checks + 1))
-    if "$@" >>"$log" 2>&1; then
-        echo "ok: $what"
-    else
-        failures=$((failures + 1))
-        echo "FAILED: $what"
-        tail -n 20 "$log" | sed 's/^/    /'
-    fi
-}
+# shellcheck source=tests/checks.sh
+. tests/checks.sh
 
 # The answer for a client of this name.
 ask() {
@@ -299,5 +287,4 @@ check "and serves" answers host.example.com "action=DEFER_IF_PERMIT"
 check "purge" inside apt-get -qq -y purge postgrey
 check "nothing is left again" is_all_gone
 
-echo "deb: $checks checks, $failures failed (over $before, $suite)"
-[ "$failures" -eq 0 ]
+summary "deb (over $before, $suite)"

@@ -12,21 +12,9 @@ name=postgrey-$version
 top=$(mktemp -d)
 trap 'rm -rf "$top"' EXIT
 log=$top/log
-checks=0
-failures=0
 
-check() {
-        what=$1
-        shift
-        checks=$((checks + 1))
-        if "$@" >"$log" 2>&1; then
-                echo "ok: $what"
-        else
-                failures=$((failures + 1))
-                echo "FAILED: $what"
-                tail -n 20 "$log" | sed 's/^/    /'
-        fi
-}
+# shellcheck source=tests/checks.sh
+. tests/checks.sh
 
 # What has become known about a crate needs a network, and changes: not here.
 if cargo deny --version >/dev/null 2>&1; then
@@ -97,5 +85,4 @@ for program in postgrey postgreyctl postgreyreport; do
                 "$top/another/one/far/down/$name/target/release/$program"
 done
 
-echo "release: $checks checks, $failures failed"
-[ "$failures" -eq 0 ]
+summary release

@@ -8,8 +8,6 @@ set -euo pipefail
 
 tarball=$(realpath "${1:?usage: $0 TARBALL}")
 here=$(realpath "$(dirname "$0")/..")
-failures=0
-checks=0
 
 for program in rpmbuild unshare; do
     if ! command -v "$program" >/dev/null; then
@@ -22,18 +20,8 @@ top=$(mktemp -d)
 trap 'rm -rf "$top"' EXIT
 log=$top/log
 
-check() {
-    local what=$1
-    shift
-    checks=$((checks + 1))
-    if "$@" >"$log" 2>&1; then
-        echo "ok: $what"
-    else
-        failures=$((failures + 1))
-        echo "FAILED: $what"
-        tail -n 30 "$log" | sed 's/^/    /'
-    fi
-}
+# shellcheck source=tests/checks.sh
+. "$here/tests/checks.sh"
 
 mkdir "$top/SOURCES"
 cp "$tarball" "$here"/rpm/postgrey.* "$top/SOURCES"
@@ -145,9 +133,8 @@ if command -v systemd-analyze >/dev/null; then
 fi
 if command -v rpmlint >/dev/null; then
     check "rpmlint is quiet" rpmlint -r "$here/rpm/postgrey.rpmlintrc" "$package" "$here/rpm/postgrey.spec"
-    sed 's/^/    /' "$log"
+    tail -n 1 "$log" | sed 's/^/    /'
 else
     echo "skipped: rpmlint: no rpmlint on this machine"
 fi
-echo "rpm: $checks checks, $failures failed"
-[ "$failures" -eq 0 ]
+summary rpm

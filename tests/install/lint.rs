@@ -23,13 +23,14 @@ const SCRIPTS: [&str; 10] = [
 ];
 
 /// Those that run on Debian alone, and may use what it has.
-const OF_DEBIAN: [&str; 9] = [
+const OF_DEBIAN: [&str; 10] = [
     "deb/build.sh",
     "deb/postinst",
     "deb/prerm",
     "deb/postrm",
     "container/root.sh",
     "dist/dist.sh",
+    "tests/checks.sh",
     "tests/dist.sh",
     "tests/release.sh",
     "tests/systems-check.sh",
@@ -84,7 +85,7 @@ fn linters_have_nothing_to_say() {
     }
     for script in OF_DEBIAN {
         silent("dash", &["-n"], script);
-        silent("shellcheck", &["-s", "sh"], script);
+        silent("shellcheck", &["-x", "-s", "sh"], script);
         silent("checkbashisms", &["-p"], script);
     }
     silent(

@@ -26,6 +26,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use machine::skip;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// The shells under which the scripts must work: Debian's, Solaris', and what
 /// this machine calls sh.
@@ -51,6 +53,19 @@ fn find(program: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin", "/sbin", "/usr/bin"].map(PathBuf::from))
         .map(|dir| dir.join(program))
         .find(|file| file.is_file())
+}
+
+/// Ends the stubs of the server that a failed test has left, by their numbers in this
+/// file. One that is gone has taken its name with it.
+fn end_stubs(pids: &Path) {
+    for pid in fs::read_to_string(pids).unwrap_or_default().lines() {
+        let comm = run(Command::new("ps").args(["-o", "comm=", "-p", pid])).stdout;
+        if comm.trim().ends_with("postgrey")
+            && let Ok(pid) = pid.parse()
+        {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        }
+    }
 }
 
 /// The program, or a line that says what is not tested without it. Written

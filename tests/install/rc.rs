@@ -5,9 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 use super::{Done, file, find_or_skip, run, shells, skip, text, write_script};
 
 /// The options of the first user's script.
@@ -84,15 +81,7 @@ impl Drop for Place {
     /// Ends the stubs that a failed test has left. Each had a number of its
     /// own; one that is gone has taken its name with it.
     fn drop(&mut self) {
-        let pids = fs::read_to_string(self.path("pids")).unwrap_or_default();
-        for pid in pids.lines() {
-            let comm = run(Command::new("ps").args(["-o", "comm=", "-p", pid])).stdout;
-            if comm.trim().ends_with("postgrey")
-                && let Ok(pid) = pid.parse()
-            {
-                kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
-            }
-        }
+        super::end_stubs(&self.path("pids"));
     }
 }
 
