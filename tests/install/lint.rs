@@ -36,6 +36,14 @@ const OF_DEBIAN: [&str; 10] = [
     "tests/systems-check.sh",
 ];
 
+/// Those that need bash.
+const OF_BASH: [&str; 4] = [
+    "tests/compose.sh",
+    "tests/container.sh",
+    "tests/deb.sh",
+    "tests/rpm.sh",
+];
+
 /// Where the pages in Japanese are.
 const JAPANESE: &str = "man/ja";
 
@@ -87,6 +95,9 @@ fn linters_have_nothing_to_say() {
         silent("dash", &["-n"], script);
         silent("shellcheck", &["-x", "-s", "sh"], script);
         silent("checkbashisms", &["-p"], script);
+    }
+    for script in OF_BASH {
+        silent("shellcheck", &["-x", "-s", "bash"], script);
     }
     silent(
         "shellcheck",
