@@ -12,7 +12,8 @@ use postgrey::sys::clock;
 
 use super::common_original::ORIGINAL;
 use super::common_server::{self, Client, make_dbdir, skip};
-use super::docs::{manual, scripts_of};
+use super::docs::manual;
+use super::manual::scripts_of;
 use super::original::{all, is_there};
 use super::{ctl, fill};
 

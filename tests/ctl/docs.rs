@@ -3,24 +3,18 @@
 
 use crate::common_server::{Server, skip, test_dir};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
 use postgrey::admin::options::{COMMANDS, OPTIONS};
 use postgrey::policy::record::Database;
 
+use super::manual::{self, scripts_of};
 use super::{fill, import};
-
-fn text(name: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
-}
 
 /// The manual page without the escapes of troff.
 pub fn manual() -> String {
-    text("man/postgreyctl.8")
-        .replace("\\-", "-")
-        .replace("\\e", "\\")
+    manual::page("postgreyctl.8")
 }
 
 #[test]
@@ -60,50 +54,15 @@ fn the_manual_names_every_command_and_option() {
 
 #[test]
 fn the_manual_is_plain() {
-    let known = [
-        ".TH", ".SH", ".SS", ".TP", ".IP", ".PP", ".B", ".I", ".BR", ".RB", ".BI", ".IR", ".RI",
-        ".nf", ".fi", ".RS", ".RE", ".\\\"",
-    ];
-    for line in text("man/postgreyctl.8")
-        .lines()
-        .filter(|line| line.starts_with('.'))
-    {
-        assert!(known.contains(&line.split(' ').next().unwrap()), "{line}");
-    }
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/postgreyctl.8");
-    if let Ok(output) = Command::new("mandoc")
-        .args(["-T", "lint", "-W", "warning"])
-        .arg(page)
-        .output()
-    {
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "");
-    }
-}
-
-/// The scripts in a section of a page.
-pub fn scripts_of(manual: &str, section: &str) -> Vec<String> {
-    let section = manual
-        .split("\n.SH ")
-        .find(|part| part.starts_with(section))
-        .unwrap();
-    let blocks = section.split("\n.nf\n").skip(1);
-    blocks
-        .map(|block| block.split("\n.fi").next().unwrap().to_owned())
-        .collect()
+    manual::check_plain("postgreyctl.8");
 }
 
 /// Puts a `postgreyctl` for this database into a folder; the value of PATH that
 /// finds it.
 pub fn write_wrapper(folder: &Path, db: &Path) -> String {
     let program = env!("CARGO_BIN_EXE_postgreyctl");
-    let wrapper = format!(
-        "#!/bin/sh\nexec {program} --dbdir={} \"$@\"\n",
-        db.display()
-    );
-    let file = folder.join("postgreyctl");
-    fs::write(&file, wrapper).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-    format!("{}:{}", folder.display(), std::env::var("PATH").unwrap())
+    let command = format!("{program} --dbdir={}", db.display());
+    manual::write_wrapper(folder, "postgreyctl", &command)
 }
 
 #[test]
@@ -193,37 +152,13 @@ fn the_examples_of_the_manual_work() {
     }
 }
 
-/// What bash would offer after these words.
-fn offered(words: &[&str]) -> Vec<String> {
-    let script = format!(
-        ". '{}'\nCOMP_WORDS=(postgreyctl {}); COMP_CWORD={}\n_postgreyctl\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("completions/postgreyctl.bash")
-            .display(),
-        words
-            .iter()
-            .map(|word| format!("'{word}'"))
-            .collect::<Vec<_>>()
-            .join(" "),
-        words.len(),
-    );
-    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
-    assert!(output.stderr.is_empty(), "{words:?}: {output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines()
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
-
 #[test]
 fn bash_offers_every_command_and_option() {
-    if Command::new("bash").arg("--version").output().is_err() {
-        skip("bash", "completions of bash");
+    let Some(mut all) = manual::offered("postgreyctl", &[""]) else {
         return;
-    }
+    };
+    let offered = |words: &[&str]| manual::offered("postgreyctl", words).unwrap();
     let mut names: Vec<String> = COMMANDS.iter().map(|spec| spec.name.to_owned()).collect();
-    let mut all = offered(&[""]);
     names.sort();
     all.sort();
     assert_eq!(all, names);
@@ -250,7 +185,7 @@ fn bash_offers_every_command_and_option() {
 
 #[test]
 fn the_completion_of_zsh_names_every_command_and_option() {
-    let script = text("completions/_postgreyctl");
+    let script = manual::zsh("postgreyctl");
     let (before, after) = script.split_once("case $line[1] in").unwrap();
     for command in COMMANDS {
         assert!(
@@ -280,11 +215,5 @@ fn the_completion_of_zsh_names_every_command_and_option() {
             "{}",
             option.name
         );
-    }
-    if let Ok(output) = Command::new("zsh")
-        .args(["-n", "completions/_postgreyctl"])
-        .output()
-    {
-        assert!(output.status.success(), "{output:?}");
     }
 }

@@ -15,6 +15,10 @@ mod dialogue;
 
 #[path = "../common/answer.rs"]
 mod answer;
+#[path = "../common/manual.rs"]
+mod manual;
+#[path = "../common/program.rs"]
+mod program;
 #[path = "../common/random.rs"]
 mod random;
 
@@ -38,42 +42,14 @@ mod restore;
 mod runbooks;
 mod server;
 
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use postgrey::policy::record::Database;
 use postgrey::store::Store;
 use postgrey::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
-
-/// What a run of the program gave.
-#[derive(Debug)]
-struct Ran {
-    status: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
-
-impl Ran {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.stdout).into_owned()
-    }
-
-    /// The standard output of a run that went well.
-    #[track_caller]
-    fn ok(self) -> String {
-        assert_eq!(self.status, 0, "{self:?}");
-        self.text()
-    }
-
-    /// The standard error of a run that failed with this status.
-    #[track_caller]
-    fn failed(self, status: i32) -> String {
-        assert_eq!(self.status, status, "{self:?}");
-        self.stderr
-    }
-}
+use program::Ran;
 
 fn ctl(dir: &Path, words: &[&str]) -> Ran {
     ctl_with_input(dir, words, b"")
@@ -86,27 +62,8 @@ fn ctl_with_input(dir: &Path, words: &[&str], input: &[u8]) -> Ran {
         // No server was there; that the defaults are taken need not be said.
         command.arg("--defaults");
     }
-    let mut child = command
-        .args(words)
-        .env("TZ", "UTC")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    let output = std::thread::scope(|scope| {
-        scope.spawn(move || {
-            // A program that refuses its input may not read all of it.
-            let _ = stdin.write_all(input);
-        });
-        child.wait_with_output().expect("the program ends")
-    });
-    Ran {
-        status: output.status.code().expect("it exits"),
-        stdout: output.stdout,
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    command.args(words).env("TZ", "UTC");
+    Ran::of(command, input)
 }
 
 fn store(dir: &Path) -> LmdbStore {
