@@ -54,7 +54,10 @@ pub fn program(name: &[u8]) -> Program {
         Program::Postgrey
     } else if name.ends_with(b"/smtpd") {
         Program::Smtpd
-    } else if [&b"rsyslogd"[..], b"systemd-journald", b"syslogd", b"syslog"].contains(&name) {
+    } else if name.starts_with(b"rsyslogd")
+        || name.starts_with(b"systemd-journal")
+        || [&b"syslogd"[..], b"syslog"].contains(&name)
+    {
         Program::Syslog
     } else {
         Program::Other
@@ -121,7 +124,8 @@ fn split_plain(text: &[u8]) -> (Program, &[u8]) {
 }
 
 fn is_bare(text: &[u8]) -> bool {
-    text.starts_with(b"action=")
+    let starts = [&b"action="[..], b"whitelisted: ", b"tarpit whitelisted: "];
+    starts.iter().any(|start| text.starts_with(start))
 }
 
 /// Solaris puts `[ID 197553 mail.notice] ` in front of a message.
@@ -189,6 +193,11 @@ mod tests {
                 Program::Postgrey,
                 queued,
             ),
+            (
+                "2026-11-24T02:27:10+01:00 tarpit whitelisted: a[192.0.2.1]",
+                Program::Postgrey,
+                "tarpit whitelisted: a[192.0.2.1]",
+            ),
             ("action=pass, reason=client AWL", Program::Postgrey, action),
             (
                 "Nov 24 02:27:10 mx postfix/smtpd[9]: connect from u[::1]",
@@ -204,6 +213,11 @@ mod tests {
                 "Nov 24 02:27:10 mx postfix/qmgr[9]: x: action=pass",
                 Program::Other,
                 "x: action=pass",
+            ),
+            (
+                "Nov 24 02:27:10 mx rsyslogd-2177: imjournal: 236 messages lost due to rate-limiting",
+                Program::Syslog,
+                "imjournal: 236 messages lost due to rate-limiting",
             ),
             (
                 "Nov 24 02:27:10 mx last message repeated 3 times",

@@ -1,5 +1,9 @@
 //! The lines of Postfix' smtpd about its clients.
 
+use std::borrow::Cow;
+
+use memchr::memmem;
+
 use super::find;
 
 /// A client that Postfix refused for now, or let go.
@@ -13,9 +17,9 @@ pub struct Refused<'l> {
     pub client_address: &'l [u8],
     /// The reply, from its code on.
     pub reply: &'l [u8],
-    /// Empty for the null sender.
+    /// With quotes where SMTP needs them, see [`without_quotes`]; empty for the null sender.
     pub sender: &'l [u8],
-    /// Empty if there are several, at DATA.
+    /// The same; empty if there are several, at DATA.
     pub recipient: &'l [u8],
 }
 
@@ -61,15 +65,9 @@ pub fn refused(text: &[u8]) -> Option<Refused<'_>> {
     // A port may follow.
     let reply = &client[close..];
     let reply = find(reply, b": ").map_or(&b""[..], |at| &reply[at + 2..]);
-    let envelope = &client[find(client, b" from=<").or_else(|| find(client, b" to=<"))?..];
-    let value = |name: &[u8]| {
-        let Some(at) = find(envelope, name) else {
-            return &b""[..];
-        };
-        let value = &envelope[at + name.len()..];
-        let end = find(value, b"> ").unwrap_or_else(|| value.len().saturating_sub(1));
-        &value[..end]
-    };
+    // The recipient in the reply, and the name after HELO, may look like an envelope.
+    let mut starts = memmem::find_iter(client, b" from=<");
+    let (sender, recipient) = starts.find_map(|at| envelope(&client[at..]))?;
     Some(Refused {
         stage: text[..at]
             .rsplit(|&octet| octet == b' ')
@@ -78,14 +76,81 @@ pub fn refused(text: &[u8]) -> Option<Refused<'_>> {
         client_name: &client[..open],
         client_address: &client[open + 1..close],
         reply,
-        sender: value(b" from=<"),
-        recipient: value(b" to=<"),
+        sender,
+        recipient,
     })
+}
+
+/// Sender and recipient of ` from=<SENDER> to=<RECIPIENT> proto=...`.
+fn envelope(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (sender, rest) = address(text.strip_prefix(b" from=<")?)?;
+    let (recipient, rest) = match rest.strip_prefix(b" to=<") {
+        Some(rest) => address(rest)?,
+        None => (&b""[..], rest),
+    };
+    (rest.is_empty() || rest.starts_with(b" proto=")).then_some((sender, recipient))
+}
+
+/// An address, and what follows the bracket after it.
+fn address(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let quoted = quoted_part(text).unwrap_or(0);
+    let end = quoted + memchr::memchr(b'>', &text[quoted..])?;
+    Some((&text[..end], &text[end + 1..]))
+}
+
+/// Octets of the quoted part with which an address begins.
+fn quoted_part(text: &[u8]) -> Option<usize> {
+    let mut octets = text.iter().enumerate();
+    octets.next().filter(|(_, octet)| **octet == b'"')?;
+    while let Some((at, octet)) = octets.next() {
+        match octet {
+            b'"' => return Some(at + 1),
+            b'\\' => drop(octets.next()),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// An address as Postfix tells it to policy servers: without the quotes of SMTP.
+pub fn without_quotes(address: &[u8]) -> Cow<'_, [u8]> {
+    let Some(end) = quoted_part(address) else {
+        return Cow::Borrowed(address);
+    };
+    let mut plain = Vec::with_capacity(address.len());
+    let mut octets = address[1..end - 1].iter();
+    while let Some(octet) = octets.next() {
+        let escaped = if *octet == b'\\' { octets.next() } else { None };
+        plain.push(*escaped.unwrap_or(octet));
+    }
+    plain.extend_from_slice(&address[end..]);
+    Cow::Owned(plain)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_may_look_like_a_line() {
+        let line = r#"NOQUEUE: reject: RCPT from u[192.0.2.1]: 450 4.2.0 <a> from=<b> to=<c>@d>: Greylisted; from=<"a> to=<\"b"@c> to=<"a> from=<b> to=<c>"@d> proto=ESMTP helo=<x; from=<e> to=<f> proto=g>"#;
+        let Said::Reject(refused) = read(line.as_bytes()) else {
+            panic!()
+        };
+        let shown = [refused.sender, refused.recipient].map(without_quotes);
+        let shown = shown.map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert_eq!(shown, [r#"a> to=<"b@c"#, "a> from=<b> to=<c>@d"]);
+        for (address, plain) in [
+            ("", ""),
+            ("a@b", "a@b"),
+            (r#""a b"@c"#, "a b@c"),
+            (r#""a\\b\""@c"#, r#"a\b"@c"#),
+            (r#""a"#, r#""a"#),
+            (r#""a\"#, r#""a\"#),
+        ] {
+            assert_eq!(without_quotes(address.as_bytes()), plain.as_bytes());
+        }
+    }
 
     #[test]
     fn rejects_are_read() {

@@ -2,6 +2,8 @@
 //!
 //! [`crate::policy::line`] writes them. What was empty was left out.
 
+use memchr::memmem;
+
 use super::find;
 
 /// A request, as its line tells it.
@@ -38,7 +40,7 @@ pub enum Said<'l> {
 
 /// Reads a message of the server.
 pub fn read(message: &[u8]) -> Said<'_> {
-    let (message, times) = without_repetition(message);
+    let (message, times) = without_repetition(without_time(message));
     let action = without_queue_id(message);
     match action.starts_with(b"action=") {
         true => read_action(action).map_or(Said::Unknown, |found| Said::Request(found, times)),
@@ -48,8 +50,17 @@ pub fn read(message: &[u8]) -> Said<'_> {
     }
 }
 
+/// What `--log-time` puts in front, where the journal or a container engine takes standard
+/// error and has a time of its own: `2026-11-24T02:27:10+01:00 `.
+fn without_time(message: &[u8]) -> &[u8] {
+    match message.get(..26) {
+        Some([b'2', _, _, _, b'-', .., b' ']) if message[10] == b'T' => &message[26..],
+        _ => message,
+    }
+}
+
 /// `message repeated 3 times: [ ...]`, of rsyslog.
-fn without_repetition(message: &[u8]) -> (&[u8], u64) {
+pub fn without_repetition(message: &[u8]) -> (&[u8], u64) {
     let read = || {
         let rest = message.strip_prefix(b"message repeated ")?;
         let (times, rest) = take_number(rest)?;
@@ -86,6 +97,9 @@ const FIELDS: [&[u8]; 4] = [
     b", sender=",
     b", recipient=",
 ];
+/// Places in [`FIELDS`].
+const SENDER: usize = 2;
+const RECIPIENT: usize = 3;
 
 /// Reads from `action=` on; `None` without a reason.
 fn read_action(text: &[u8]) -> Option<Logged<'_>> {
@@ -117,7 +131,9 @@ fn read_action(text: &[u8]) -> Option<Logged<'_>> {
 }
 
 /// Name, address, sender and recipient of a client, empty where they are left out.
-/// They stand in this order: after the start of a later field all is part of its value.
+/// They stand in this order: after the start of a later field all is part of its value. A
+/// sender may hold what looks like a recipient, since strangers choose it: of several the
+/// last one is it.
 pub fn fields(text: &[u8]) -> [&[u8]; 4] {
     let mut values = [&b""[..]; 4];
     let (mut next, mut open) = (0, None);
@@ -130,6 +146,15 @@ pub fn fields(text: &[u8]) -> [&[u8]; 4] {
         }
         open = Some((index, at + FIELDS[index].len()));
         next = index + 1;
+        if index == SENDER {
+            break;
+        }
+    }
+    if let Some((SENDER, start)) = open
+        && let Some(end) = memmem::rfind(&text[start..], FIELDS[RECIPIENT])
+    {
+        values[SENDER] = &text[start..start + end];
+        open = Some((RECIPIENT, start + end + FIELDS[RECIPIENT].len()));
     }
     if let Some((index, start)) = open {
         values[index] = &text[start..];
@@ -219,6 +244,18 @@ mod tests {
                 ],
             ),
             (
+                "action=greylist, reason=new, client_address=192.0.2.7, sender=a, recipient=b@c, recipient=c@d",
+                [
+                    "greylist",
+                    "new",
+                    "",
+                    "",
+                    "192.0.2.7",
+                    "a, recipient=b@c",
+                    "c@d",
+                ],
+            ),
+            (
                 "action=greylist, reason=new, client_name=n, client_address=192.0.2.7/32, sender=a, b@c, recipient=c@d",
                 ["greylist", "new", "", "n", "192.0.2.7", "a, b@c", "c@d"],
             ),
@@ -245,6 +282,10 @@ mod tests {
             ("tarpit whitelisted: [192.0.2.1]", Said::Whitelisted(true)),
             ("cleaning up old entries...", Said::Other),
             ("ignoring garbage: <action=pass, reason=x>", Said::Other),
+            (
+                "2026-11-24T02:27:10+01:00 whitelisted: [192.0.2.1]",
+                Said::Whitelisted(false),
+            ),
             ("action=pass", Said::Unknown),
             ("action=, reason=x", Said::Unknown),
             ("", Said::Other),

@@ -77,9 +77,20 @@ impl Times {
         if self.minute != text {
             self.minute.clear();
             self.minute.extend_from_slice(text);
-            self.local = self.compute(head);
+            self.local = self.compute(head).map(|time| self.after_last(time));
         }
         self.local
+    }
+
+    /// Of the two times that a local one may be in autumn, the one that fits the minute
+    /// before.
+    fn after_last(&self, time: i64) -> i64 {
+        let local = |time: i64| clock::date_of_seconds(time as f64);
+        let is_same = |other: &i64| local(*other) == local(time);
+        let first = Some(time - 3600).filter(is_same).unwrap_or(time);
+        let second = Some(first + 3600).filter(is_same);
+        let has_passed = self.local.is_some_and(|last| first + 1800 < last);
+        second.filter(|_| has_passed).unwrap_or(first)
     }
 
     fn compute(&self, head: &Minute) -> Option<i64> {

@@ -4,6 +4,7 @@ use regex::Regex;
 
 use crate::admin::failure::Failure;
 use crate::admin::keys::{Lengthy, split_length};
+use crate::mail_log::postfix::without_quotes;
 use crate::mail_log::request::fields;
 use crate::mail_log::{find, postfix};
 use crate::policy::request::{Attribute, Request};
@@ -64,8 +65,8 @@ fn postfix_line(line: &[u8]) -> Option<Request> {
     for (attribute, value) in [
         (Attribute::ClientName, refused.client_name),
         (Attribute::ClientAddress, refused.client_address),
-        (Attribute::Sender, refused.sender),
-        (Attribute::Recipient, refused.recipient),
+        (Attribute::Sender, &*without_quotes(refused.sender)),
+        (Attribute::Recipient, &without_quotes(refused.recipient)),
     ] {
         request.set(attribute, value);
     }
@@ -191,6 +192,10 @@ pub mod tests {
                  450 4.2.0 <c@d>: Recipient address rejected: Greylisted, see http://x/help/d.html; \
                  from=<a@b> to=<c@d> proto=ESMTP helo=<mail.example>",
                 ["RCPT", "192.0.2.1", "mail.example", "a@b", "c@d"],
+            ),
+            (
+                r#"NOQUEUE: reject: RCPT from u[192.0.2.1]: 450 4.2.0 <c d@e>: Greylisted; from=<"a, b"@c> to=<"c d"@e> proto=ESMTP helo=<x>"#,
+                ["RCPT", "192.0.2.1", "u", "a, b@c", "c d@e"],
             ),
             (
                 "NOQUEUE: reject: DATA from unknown[2001:db8::1]:4321: 450 4.2.0 <x>; from=<> proto=SMTP",
