@@ -79,6 +79,11 @@ fn the_plugin_of_munin_tells_the_counters() {
     );
     // A counter that is not there has no number.
     assert!(!values.contains(".value U"), "{values}");
+    let file = fs::File::options().write(true).open(&stats).unwrap();
+    let days = std::time::Duration::from_secs(2 * 86_400);
+    file.set_modified(std::time::SystemTime::now() - days)
+        .unwrap();
+    assert!(plugin(&[]).lines().all(|line| line.ends_with(".value U")));
     let config = plugin(&["config"]);
     for line in values.lines() {
         let field = line.split('.').next().unwrap();
