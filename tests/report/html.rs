@@ -72,8 +72,8 @@ fn make(folder: &Path) -> PathBuf {
     let page = folder.join("page.html");
     let word = format!("--html={}", page.display());
     // What was there before is replaced as a whole.
-    fs::write(&page, "x".repeat(1 << 20)).unwrap();
-    let said = report(&[&word, "--dbdir", db.to_str().unwrap()], log().as_bytes()).ok();
+    fs::write(&page, "<!doctype html>".to_owned() + &"x".repeat(1 << 20)).unwrap();
+    let said = report(&[&word, "--dbdir", db.to_str().unwrap()], log().as_bytes()).quiet();
     assert_eq!(said, "");
     page
 }
@@ -141,15 +141,70 @@ fn the_page_needs_nothing_else() {
         assert!(text.contains(part), "{part}: {text}");
     }
     // To standard output, and beside a summary.
-    let to_stdout = report(&["--html", "-"], log().as_bytes()).ok();
+    let to_stdout = report(&["--html", "-"], log().as_bytes()).quiet();
     assert!(to_stdout.starts_with("<!DOCTYPE html>") && to_stdout.ends_with("</html>\n"));
     let other = folder.path().join("other.html");
     let word = format!("--html={}", other.display());
-    let both = report(&[&word, "--summary", "--csv", "--by=day"], log().as_bytes()).ok();
+    let both = report(&[&word, "--summary", "--csv", "--by=day"], log().as_bytes()).quiet();
     assert!(both.starts_with("period,") && other.exists());
-    let empty = report(&["--html=-"], b"").ok();
+    // A log whose name stands in the wrong place stays as it is.
+    let mail_log = folder.path().join("mail.log");
+    fs::write(&mail_log, log()).unwrap();
+    let said = report(&["--html", mail_log.to_str().unwrap()], b"").failed(2);
+    assert!(
+        said.ends_with("mail.log: it is no page, and is not replaced\n"),
+        "{said}"
+    );
+    assert_eq!(fs::read_to_string(&mail_log).unwrap(), log());
+    let empty = report(&["--html=-"], b"").quiet();
     assert!(empty.contains("no requests"));
     report(&["--html=/nonexistent/page.html"], b"").failed(2);
+}
+
+#[test]
+fn a_page_of_any_log_is_of_bounded_size() {
+    let line = |time: u64, client: u64| {
+        format!(
+            "{time} mx postgrey[9]: action=greylist, reason=new, client_address=10.{}.{}.1, sender=a{client}x@d{client}x.example, recipient=r@here.example\n",
+            client / 256,
+            client % 256
+        )
+    };
+    let start = 1_796_083_200;
+    let page = |words: &[&str], log: &str| {
+        let page = report(&[&["--html=-"], words].concat(), log.as_bytes()).quiet();
+        assert!(page.ends_with("</html>\n"));
+        page
+    };
+    // Nothing, one request, two in two days.
+    let empty = page(&[], "");
+    assert!(!empty.contains("<svg ") && empty.contains("no requests"));
+    for times in [&[start][..], &[start, start + 86_400]] {
+        let log: String = times.iter().map(|&time| line(time, 1)).collect();
+        let text = page(&[], &log);
+        assert_eq!(text.matches("<svg ").count(), 2, "{text}");
+        assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+    }
+    // Many clients and triplets.
+    let log: String = (0..60_000)
+        .map(|client| line(start + client / 10, client))
+        .collect();
+    let many = page(&[], &log);
+    assert!(many.len() < 60_000, "{}", many.len());
+    // Ten years of hours: the picture is no larger, and the numbers are there.
+    let hours = 10 * 365 * 24;
+    let log: String = (0..hours)
+        .map(|hour| line(start - hour * 3600, 1))
+        .collect();
+    let years = page(&["--by=hour"], &log);
+    let pictures: usize = years
+        .split("<svg ")
+        .skip(1)
+        .map(|part| part.find("</svg>").unwrap())
+        .sum();
+    assert!(pictures < 400_000, "{pictures}");
+    assert!(years.contains("the picture has the means of 110 each"));
+    assert!(years.matches("<tr>").count() > hours as usize);
 }
 
 #[test]

@@ -84,6 +84,9 @@ enum Numbers {
     Beside(String, String),
 }
 
+/// More steps than this are drawn as means of some: no screen has more columns.
+const MOST_STEPS: usize = 800;
+
 /// Requests over time, one band on the other.
 pub fn push_over_time(page: &mut String, summary: &Summary) -> Result<(), String> {
     let rows = &summary.steps;
@@ -116,7 +119,12 @@ pub fn push_over_time(page: &mut String, summary: &Summary) -> Result<(), String
         );
     }
     legend.push_str("</ul>\n");
-    let lead = format!("For each {}, by what was answered.", summary.step);
+    let width = rows.len().div_ceil(MOST_STEPS);
+    let mut lead = format!("For each {}, by what was answered", summary.step);
+    if width > 1 {
+        let _ = write!(lead, "; the picture has the means of {width} each");
+    }
+    lead.push('.');
     push_figure(page, &caption, &lead, &Numbers::Below(legend), &|size| {
         let marks = time_marks(summary.step, rows, size);
         let x = Axis::new((0.0, rows.len() as f64), marks);
@@ -124,11 +132,14 @@ pub fn push_over_time(page: &mut String, summary: &Summary) -> Result<(), String
         // From the top: what is lower is drawn over it.
         for band in (0..BANDS.len()).rev() {
             let mut points = Vec::new();
-            for (index, row) in rows.iter().enumerate() {
-                let below: u64 = bands(summary, row)[..=band].iter().sum();
+            for (index, some) in rows.chunks(width).enumerate() {
+                let below = |row| -> u64 { bands(summary, row)[..=band].iter().sum() };
+                let all: u64 = some.iter().map(below).sum();
+                let mean = all as f64 / some.len() as f64;
                 // A period is as wide as it is long.
-                points.push((index as f64, below as f64));
-                points.push(((index + 1) as f64, below as f64));
+                let start = index * width;
+                points.push((start as f64, mean));
+                points.push(((start + some.len()) as f64, mean));
             }
             shapes.push(Shape::Area(points, BANDS[band].2));
         }

@@ -7,7 +7,7 @@ mod tables;
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::database::Databases;
@@ -27,14 +27,14 @@ pub struct Page {
 
 impl Page {
     /// Opens the file; `-` is standard output. What is in it stays until the page is
-    /// written.
+    /// written. A file that is no page may be one of the logs.
     pub fn open(path: &Path) -> Result<Page, Failure> {
         let mut options = File::options();
         options.write(true).create(true).truncate(false);
         let file = match path.as_os_str() == "-" {
             true => None,
             false => {
-                let opened = options.open(path);
+                let opened = may_be_replaced(path).and_then(|()| options.open(path));
                 Some(opened.map_err(|error| Failure::file(path, &error))?)
             }
         };
@@ -61,6 +61,25 @@ impl Page {
     }
 }
 
+/// What every page begins with.
+const START: &str = "<!DOCTYPE html>";
+
+/// Refuses a regular file that holds something else than a page.
+fn may_be_replaced(path: &Path) -> io::Result<()> {
+    let mut start = Vec::new();
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_file() && found.len() > 0 => {
+            let file = File::open(path)?;
+            file.take(START.len() as u64).read_to_end(&mut start)?;
+        }
+        _ => return Ok(()),
+    }
+    match start.eq_ignore_ascii_case(START.as_bytes()) {
+        true => Ok(()),
+        false => Err(io::Error::other("it is no page, and is not replaced")),
+    }
+}
+
 /// The whole page.
 fn text(summary: &Summary, databases: Option<&Databases>) -> Result<String, String> {
     let mut page = String::new();
@@ -74,7 +93,7 @@ fn text(summary: &Summary, databases: Option<&Databases>) -> Result<String, Stri
     // Writing to a String cannot fail.
     let _ = write!(
         page,
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+        "{START}\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
          <link rel=\"icon\" href=\"data:,\">\n\
