@@ -18,7 +18,7 @@ mod glob;
 pub mod import;
 mod keys;
 mod list;
-mod opened;
+pub(crate) mod opened;
 pub mod options;
 pub(crate) mod output;
 mod ping;

@@ -26,7 +26,7 @@ const NEEDED: [Attribute; 4] = [
 
 /// The static whitelists, and the other lists, read from files. What an option names
 /// is `None` without that.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Whitelists {
     /// Clients, by name and address.
     pub clients: ClientList,
@@ -57,6 +57,38 @@ impl Whitelists {
             s25r: None,
             pools: None,
         }
+    }
+
+    /// True if a client is suspect, and stands in triplets with its whole address.
+    pub fn is_suspect(&self, name: &[u8], client: &ClientAddress) -> bool {
+        let list = self.suspects.as_ref();
+        list.is_some_and(|list| list.has(name, client.text, client.parsed))
+    }
+
+    /// Builds the keys of a request from this client; `is_by_address` of them says
+    /// whether it is suspect.
+    pub fn build_keys(
+        &self,
+        rules: &Rules,
+        client: &ClientAddress,
+        request: &Request,
+        keys: &mut Keys,
+    ) {
+        keys.domain.clear();
+        if !keys.is_by_address {
+            self.known_by(request, &mut keys.domain);
+        }
+        keys.build(rules, client, request);
+    }
+
+    /// By what the client of a request is known; its domain goes into `domain`, which
+    /// is empty if that is its network. `None` without `--lookup-by-domain`.
+    pub fn known_by(&self, request: &Request, domain: &mut Vec<u8>) -> Option<KnownBy<'_>> {
+        domain.clear();
+        let address = request.text(Attribute::ClientAddress);
+        let name = request.text(Attribute::ClientName);
+        let pools = self.pools.as_ref()?;
+        Some(pools.judge(name, address, self.s25r.as_ref(), domain))
     }
 
     /// Entries that another list beats whole, so that they do nothing.
@@ -207,9 +239,7 @@ impl Policy {
         {
             return Examined::Decided(Decision::NotOptedIn);
         }
-        let suspects = lists.suspects.as_ref();
-        keys.is_by_address =
-            suspects.is_some_and(|list| list.has(name, client.text, client.parsed));
+        keys.is_by_address = lists.is_suspect(name, &client);
         if let Some(exceptions) = &lists.s25r
             && !keys.is_by_address
             && !exceptions.is_suspicious(name, client.text)
@@ -222,11 +252,7 @@ impl Policy {
             false if is_unnamed && lists.opted_in.is_some() => Counting::IfWaited,
             false => Counting::Always,
         };
-        keys.domain.clear();
-        if !keys.is_by_address {
-            self.known_by(request, &mut keys.domain);
-        }
-        keys.build(rules, &client, request);
+        lists.build_keys(rules, &client, request, keys);
         Examined::NeedsStore(Command {
             now: Now::new(clock, request.get(Attribute::PolicyTestTime)),
             address: client.text,
@@ -250,16 +276,6 @@ impl Policy {
         suspects
             .match_name(request.text(Attribute::ClientName))
             .or_else(|| suspects.match_address(client.text, client.parsed))
-    }
-
-    /// By what the client of a request is known; its domain goes into `domain`, which
-    /// is empty if that is its network. `None` without `--lookup-by-domain`.
-    pub fn known_by(&self, request: &Request, domain: &mut Vec<u8>) -> Option<KnownBy<'_>> {
-        domain.clear();
-        let Whitelists { pools, s25r, .. } = &self.whitelists;
-        let address = request.text(Attribute::ClientAddress);
-        let name = request.text(Attribute::ClientName);
-        Some(pools.as_ref()?.judge(name, address, s25r.as_ref(), domain))
     }
 
     /// Appends the reply to a request, and hands its log lines to `log`; they

@@ -1,11 +1,10 @@
 //! What the database holds, and how old it is, while a server may run.
 
-use std::path::Path;
-
-use crate::admin::environment::open_reader;
 use crate::admin::failure::Failure;
+use crate::admin::opened::Opened;
 use crate::admin::records::each_record;
 use crate::admin::state::judge;
+use crate::config::settings::Settings;
 use crate::policy::record::Database;
 use crate::policy::rules::Rules;
 
@@ -30,12 +29,12 @@ pub struct Databases {
 }
 
 /// Counts the records of a database at `now`, in seconds since 1970.
-pub fn count(dbdir: &Path, now: f64) -> Result<Databases, Failure> {
-    let mut store = open_reader(dbdir)?;
+pub fn count(settings: &Settings, now: f64) -> Result<Databases, Failure> {
+    let mut store = Opened::for_reading(settings)?;
     let mut records = [[0; AGES.len()]; 3];
     let mut octets = 0;
     for (database, ages) in Database::ALL.into_iter().zip(&mut records) {
-        each_record(&mut store, database, b"", &mut |record| {
+        each_record(store.get(), database, b"", &mut |record| {
             octets += (record.stored_key.len() + record.value.len()) as u64;
             if let Some(found) = judge(&Rules::default(), database, &record.value, now) {
                 let age = AGES.iter().position(|(end, _)| now - found.last < *end);

@@ -64,7 +64,11 @@ fn answer(words: &Words) -> Result<(), Failure> {
         }
     }
     if words.has(Id::Json) {
-        print([summary::json::value(&summary).to_string()])?;
+        let mut output = Output::new();
+        for piece in summary::json::pieces(&summary) {
+            output.write(piece.as_bytes())?;
+        }
+        output.finish()?;
     } else if words.has(Id::Csv) {
         print(summary::csv::lines(&summary))?;
     } else {
@@ -75,9 +79,9 @@ fn answer(words: &Words) -> Result<(), Failure> {
 
 /// What the database holds; `None` if there is none.
 fn databases(words: &Words) -> Result<Option<database::Databases>, Failure> {
-    let dbdir = terms::dbdir(words);
-    match crate::admin::environment::exists(&dbdir) {
-        true => database::count(&dbdir, clock::seconds()).map(Some),
+    let settings = terms::settings(words)?;
+    match terms::has_database(&settings) {
+        true => database::count(&settings, clock::seconds()).map(Some),
         false => Ok(None),
     }
 }

@@ -2,25 +2,18 @@
 //! it has left them beside its database.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::options::Id;
 use super::tally::Terms;
 use super::tally::periods::By;
 use super::words::Words;
+use crate::admin::environment;
 use crate::admin::failure::Failure;
 use crate::admin::words::settings_of;
 use crate::config::settings::Settings;
 use crate::config::{paths, saved, whitelists};
 use crate::policy::rules::Rules;
-
-/// The directory of the database.
-pub fn dbdir(words: &Words) -> PathBuf {
-    words
-        .value(Id::DbDir)
-        .unwrap_or(OsStr::new(paths::DBDIR))
-        .into()
-}
 
 /// Reads the terms.
 pub fn read(words: &Words) -> Result<Terms, Failure> {
@@ -28,7 +21,7 @@ pub fn read(words: &Words) -> Result<Terms, Failure> {
         None => By::Day,
         Some(name) => by_name(name)?,
     };
-    let settings = settings(&dbdir(words))?;
+    let settings = settings(words)?;
     // The domains are wanted whatever the server does with them.
     let with_pools = Settings {
         rules: Rules {
@@ -37,11 +30,11 @@ pub fn read(words: &Words) -> Result<Terms, Failure> {
         },
         whitelist_clients: Vec::new(),
         whitelist_recipients: Vec::new(),
-        s25r: false,
-        s25r_except: Vec::new(),
         ..settings.clone()
     };
-    let pools = whitelists::load(&with_pools).whitelists.pools;
+    let mut lists = whitelists::load(&with_pools).whitelists;
+    let pools = lists.pools.clone().unwrap_or_default();
+    lists.pools = lists.pools.take().filter(|_| settings.rules.by_domain);
     let text = words
         .value(Id::GreylistText)
         .unwrap_or(OsStr::new("Greylisted"));
@@ -53,12 +46,9 @@ pub fn read(words: &Words) -> Result<Terms, Failure> {
     })?;
     Ok(Terms {
         by,
-        rules: Rules {
-            // Names are told, not their hashes.
-            privacy: false,
-            ..settings.rules
-        },
-        pools: pools.unwrap_or_default(),
+        rules: settings.rules,
+        lists,
+        pools,
         greylist_text,
     })
 }
@@ -75,8 +65,20 @@ fn by_name(name: &OsStr) -> Result<By, Failure> {
 
 /// The settings of the server with this database; the defaults if it has left none that
 /// this user may read: the log is told all the same.
-fn settings(dbdir: &Path) -> Result<Settings, Failure> {
+pub fn settings(words: &Words) -> Result<Settings, Failure> {
+    let dbdir = words.value(Id::DbDir).unwrap_or(OsStr::new(paths::DBDIR));
+    let dbdir = Path::new(dbdir);
     let left = saved::read(dbdir).ok().flatten();
     let words = left.map_or(Vec::new(), |content| saved::words(&content));
-    settings_of(&words, &[])
+    let settings = settings_of(&words, &[])?;
+    // The directory may have been moved, or be a copy.
+    Ok(Settings {
+        dbdir: dbdir.to_owned(),
+        ..settings
+    })
+}
+
+/// True if there is a database: in its directory, or in Redis.
+pub fn has_database(settings: &Settings) -> bool {
+    !settings.store.is_lmdb() || environment::exists(&settings.dbdir)
 }

@@ -24,26 +24,32 @@ impl Words {
         let matches = parser()
             .parse(args.iter().map(|word| carry(word)))
             .map_err(|fail| Failure::usage(complaint(&fail)))?;
-        let mut words = Words::default();
+        let mut given = Vec::new();
         for spec in OPTIONS {
             let names = [Some(spec.name), spec.alias];
             for name in names.into_iter().flatten() {
-                if !matches.opt_present(name) {
+                if spec.value.is_none() {
+                    let places = matches.opt_positions(name).into_iter();
+                    given.extend(places.map(|place| (place, spec.id, OsString::new())));
                     continue;
                 }
-                let values = matches.opt_strs(name);
-                if spec.value.is_none() {
-                    words.given.push((spec.id, OsString::new()));
-                }
-                for value in values {
+                for (place, value) in matches.opt_strs_pos(name) {
                     if value.is_empty() {
                         let message = format!("Option {name} requires an argument");
                         return Err(Failure::usage(message));
                     }
-                    words.given.push((spec.id, carried(&value)));
+                    given.push((place, spec.id, carried(&value)));
                 }
             }
         }
+        given.sort_by_key(|(place, ..)| *place);
+        let mut words = Words {
+            given: given
+                .into_iter()
+                .map(|(_, id, value)| (id, value))
+                .collect(),
+            ..Words::default()
+        };
         words.logs = matches
             .free
             .iter()
@@ -99,6 +105,15 @@ impl Words {
     /// The value of an option; the last one counts.
     pub fn value(&self, id: Id) -> Option<&OsStr> {
         self.all(id).last()
+    }
+
+    /// True if the first option was given after the second one.
+    pub fn has_after(&self, first: Id, second: Id) -> bool {
+        let last = self.given.iter().rev();
+        let last = last
+            .map(|(id, _)| *id)
+            .find(|id| [first, second].contains(id));
+        last == Some(first)
     }
 
     /// All values of an option that may be repeated.

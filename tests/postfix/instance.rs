@@ -191,7 +191,8 @@ const OWN_ENTRIES: &str = "\
     anvil unix - - n - 1 anvil\n\
     postlog unix-dgram n - n - 1 postlogd\n";
 
-fn smtpd_entries(services: &[&Service]) -> String {
+/// These smtpds, as lines of `master.cf`.
+pub fn smtpd_entries(services: &[&Service]) -> String {
     let mut text = String::new();
     for service in services {
         text.push_str(&format!(

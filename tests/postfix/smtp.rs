@@ -40,15 +40,20 @@ impl Smtp {
         };
         let hello = smtp.read(Instant::now());
         assert_eq!(hello.code, 220, "{hello}");
+        smtp.command("EHLO client.example.net");
+        smtp.become_client(address, name);
+        smtp
+    }
+
+    /// Goes on as this client.
+    pub fn become_client(&mut self, address: &str, name: &str) {
         for command in [
-            "EHLO client.example.net",
             &format!("XCLIENT NAME={name} ADDR={address}"),
             "EHLO client.example.net",
         ] {
-            let reply = smtp.command(command);
+            let reply = self.command(command);
             assert!(matches!(reply.code, 220 | 250), "{command}: {reply}");
         }
-        smtp
     }
 
     pub fn command(&mut self, line: &str) -> Reply {

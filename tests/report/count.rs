@@ -18,8 +18,11 @@ struct Fate {
     name: String,
 }
 
-/// The fates of all triplets that were put off.
-fn fates(events: &[Event]) -> Vec<((String, String, String), Fate)> {
+/// A triplet that was put off.
+type PutOff = ((String, String, String), Fate);
+
+/// All triplets that were put off.
+fn fates(events: &[Event]) -> Vec<PutOff> {
     let mut by_triplet: HashMap<_, Vec<&Event>> = HashMap::new();
     let mut waits: HashMap<&str, Vec<u64>> = HashMap::new();
     for event in events {
@@ -80,7 +83,7 @@ fn percentile(delays: &[u64], percent: usize) -> Value {
 fn numbers(
     day: Option<u64>,
     events: &[Event],
-    fates: &[((String, String, String), Fate)],
+    fates: &[PutOff],
     all_kinds: &BTreeSet<Kind>,
 ) -> Value {
     let day_of = |time: u64| (time - START) / 86_400;
@@ -177,7 +180,7 @@ fn first<'n>(names: impl Iterator<Item = &'n str>) -> Value {
         .collect()
 }
 
-fn top(fates: &[((String, String, String), Fate)]) -> Value {
+fn top(fates: &[PutOff]) -> Value {
     let domain = |address: &str| address.rsplit('@').next().unwrap().to_owned();
     let named: Vec<(bool, [String; 4])> = fates
         .iter()
@@ -197,6 +200,27 @@ fn top(fates: &[((String, String, String), Fate)]) -> Value {
     };
     let both = |which| json!({"delayed": list(which, true), "never_came_back": list(which, false)});
     json!({"clients": both(0), "networks": both(1), "sender_domains": both(2), "recipient_domains": both(3)})
+}
+
+/// Compares the totals of a summary with these requests, of which so many were broken
+/// off. Their times are those of another clock than the log's: delays may differ by a
+/// second.
+pub fn check_total(found: &Value, events: &[Event], broken_off: usize) {
+    let all_kinds: BTreeSet<Kind> = events.iter().map(Event::kind).collect();
+    let fates = fates(events);
+    let mut expected = numbers(None, events, &fates, &all_kinds);
+    expected["broken_off"] = json!(broken_off);
+    let mut total = found["total"].clone();
+    for name in ["delay_p50", "delay_p90", "delay_p99"] {
+        let [own, theirs] = [&mut expected, &mut total].map(|all| all[name].take().as_u64());
+        let is_near = own.unwrap().abs_diff(theirs.unwrap()) <= 1;
+        assert!(is_near, "{name}: {own:?}, told {theirs:?}");
+    }
+    assert_eq!(total, expected);
+    for (what, lists) in top(&fates).as_object().unwrap() {
+        assert_eq!(found["top"][what], *lists, "{what}");
+    }
+    assert_eq!(found["lines"]["requests"], events.len());
 }
 
 /// Compares a summary with these requests, in which so many kinds of answers occur.

@@ -1,24 +1,18 @@
 //! The manual page and the completions name every option, and each option has an example
 //! that works.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 
 use postgrey::report::options::OPTIONS;
 
 use super::machine::skip;
+use super::manual::{self, scripts_of};
+use super::{report, summary};
 
-fn text(name: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
-}
-
-/// The manual page without the escapes of troff.
 fn manual() -> String {
-    text("man/postgreyreport.1")
-        .replace("\\-", "-")
-        .replace("\\e", "\\")
+    manual::page("postgreyreport.1")
 }
 
 #[test]
@@ -62,53 +56,66 @@ fn every_option_has_an_example() {
     }
 }
 
-#[test]
-fn the_manual_is_plain() {
-    let known = [
-        ".TH", ".SH", ".SS", ".TP", ".IP", ".PP", ".B", ".I", ".BR", ".RB", ".BI", ".IR", ".RI",
-        ".nf", ".fi", ".RS", ".RE", ".\\\"",
-    ];
-    for line in text("man/postgreyreport.1")
-        .lines()
-        .filter(|line| line.starts_with('.'))
-    {
-        assert!(known.contains(&line.split(' ').next().unwrap()), "{line}");
+/// The names in a JSON text, but for those that a log has chosen.
+fn names_in(value: &serde_json::Value, names: &mut BTreeSet<String>) {
+    if let Some(object) = value.as_object() {
+        for (name, inner) in object {
+            names.insert(name.clone());
+            if name != "answers" {
+                names_in(inner, names);
+            }
+        }
     }
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/postgreyreport.1");
-    match Command::new("mandoc")
-        .args(["-T", "lint", "-W", "warning"])
-        .arg(page)
-        .output()
-    {
-        Ok(output) => assert_eq!(String::from_utf8_lossy(&output.stdout), ""),
-        Err(_) => skip("mandoc", "lint of postgreyreport(1)"),
+    for inner in value.as_array().into_iter().flatten() {
+        names_in(inner, names);
     }
 }
 
-/// The scripts in a section of a page.
-fn scripts_of(manual: &str, section: &str) -> Vec<String> {
-    let section = manual
-        .split("\n.SH ")
-        .find(|part| part.starts_with(section))
-        .unwrap();
-    let blocks = section.split("\n.nf\n").skip(1);
-    blocks
-        .map(|block| block.split("\n.fi").next().unwrap().to_owned())
-        .collect()
+#[test]
+fn the_manual_names_all_that_programs_are_told() {
+    let client = "client_name=mail.google.com, client_address=192.0.2.1, sender=a@b, recipient=c@d";
+    let log = format!(
+        "2026-11-24T02:27:10Z mx postgrey[9]: action=greylist, reason=new, {client}\n\
+         2026-11-24T02:37:10Z mx postgrey[9]: action=pass, reason=triplet found, {client}\n"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let pools = dir.path().join("pools");
+    fs::write(&pools, "google.com\n").unwrap();
+    let options = format!("--pool-domains={}\n--inet=1\n", pools.display());
+    fs::write(dir.path().join("postgrey.options"), options).unwrap();
+    let words = ["--dbdir", dir.path().to_str().unwrap()];
+    let mut names = BTreeSet::new();
+    names_in(&summary(&words, log.as_bytes()), &mut names);
+    assert!(names.len() > 40, "{names:?}");
+    let words = [&["--summary", "--csv"], &words[..]].concat();
+    let csv = report(&words, log.as_bytes()).quiet();
+    let columns = csv.lines().next().unwrap().split(',');
+    let columns: Vec<&str> = columns.take_while(|name| !name.contains(':')).collect();
+    assert_eq!(columns.len(), 15);
+    names.extend(columns.into_iter().map(str::to_owned));
+    let manual = manual();
+    let section = manual.split(".SS For programs").nth(1).unwrap();
+    let section = section.split("\n.SH ").next().unwrap();
+    let told: Vec<&str> = section
+        .lines()
+        .filter(|line| line.starts_with(".B"))
+        .flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'))
+        .collect();
+    for name in names {
+        assert!(told.contains(&name.as_str()), "{name}");
+    }
+}
+
+#[test]
+fn the_manual_is_plain() {
+    manual::check_plain("postgreyreport.1");
 }
 
 #[test]
 fn the_examples_of_the_manual_work() {
     let folder = tempfile::tempdir().unwrap();
     let program = env!("CARGO_BIN_EXE_postgreyreport");
-    let wrapper = folder.path().join("postgreyreport");
-    fs::write(&wrapper, format!("#!/bin/sh\nexec {program} \"$@\"\n")).unwrap();
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-    let search = format!(
-        "{}:{}",
-        folder.path().display(),
-        std::env::var("PATH").unwrap()
-    );
+    let search = manual::write_wrapper(folder.path(), "postgreyreport", program);
     let log = "Nov 24 02:27:10 mx postgrey[9]: action=greylist, reason=new, client_name=mail.example.net, \
          client_address=192.0.2.91, sender=alice@example.net, recipient=bob@example.com\n\
          Nov 24 02:27:10 mx postfix/smtpd[7]: NOQUEUE: reject: RCPT from mail.example.net[192.0.2.91]: 450 4.2.0 \
@@ -171,20 +178,9 @@ fn the_examples_of_the_manual_work() {
 
 #[test]
 fn the_completions_name_every_option() {
-    if Command::new("bash").arg("--version").output().is_err() {
-        return skip("bash", "completions of postgreyreport");
-    }
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("completions/postgreyreport.bash");
-    let script = format!(
-        ". '{}'\nCOMP_WORDS=(postgreyreport --); COMP_CWORD=1\n_postgreyreport\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
-        file.display()
-    );
-    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
-    let mut offered: Vec<String> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(str::to_owned)
-        .collect();
+    let Some(mut offered) = manual::offered("postgreyreport", &["--"]) else {
+        return;
+    };
     let mut names: Vec<String> = OPTIONS
         .iter()
         .map(|spec| format!("--{}", spec.name))
@@ -192,7 +188,7 @@ fn the_completions_name_every_option() {
     offered.sort();
     names.sort();
     assert_eq!(offered, names);
-    let zsh = text("completions/_postgreyreport");
+    let zsh = manual::zsh("postgreyreport");
     for spec in OPTIONS {
         let sign = if spec.value.is_some() { "=[" } else { "[" };
         assert!(
@@ -200,11 +196,5 @@ fn the_completions_name_every_option() {
             "{}",
             spec.name
         );
-    }
-    if let Ok(output) = Command::new("zsh")
-        .args(["-n", "completions/_postgreyreport"])
-        .output()
-    {
-        assert!(output.status.success(), "{output:?}");
     }
 }

@@ -154,7 +154,7 @@ fn triplets_that_never_came_back_are_told() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path());
     let db = dir.path().to_str().unwrap();
-    let all = report(&["--dbdir", db], log().as_bytes()).ok();
+    let all = report(&["--dbdir", db], log().as_bytes()).quiet();
     assert_eq!(
         lines(&all),
         [
@@ -166,15 +166,15 @@ fn triplets_that_never_came_back_are_told() {
             "    203.0.113.7 host-203-0-113-7.dsl.example spam42@two.example eve@here.example",
         ]
     );
-    let less = report(&["--dbdir", db, "--delay=290"], log().as_bytes()).ok();
+    let less = report(&["--dbdir", db, "--delay=290"], log().as_bytes()).quiet();
     assert_eq!(lines(&less).len(), 5, "{less}");
-    let more = report(&["--dbdir", db, "--delay", "301"], log().as_bytes()).ok();
+    let more = report(&["--dbdir", db, "--delay", "301"], log().as_bytes()).quiet();
     assert_eq!(lines(&more).len(), 7, "{more}");
     let tab = report(
         &["--dbdir", db, "--tab", "--show_tries", "--show_time"],
         log().as_bytes(),
     )
-    .ok();
+    .quiet();
     assert_eq!(
         lines(&tab)[1],
         "Nov  4 02:01:00\t2\t192.0.2.10\tmail.one.example\talice@one.example\tbob@here.example"
@@ -198,13 +198,13 @@ fn clients_may_be_left_out() {
     let file = file.to_str().unwrap();
     for (word, count) in [("--skip_clients", 0), ("--match_clients", 6)] {
         let ran = report(&["--dbdir", db, word, file], log().as_bytes());
-        assert_eq!(lines(&ran.stdout).len(), count, "{word} {ran:?}");
+        assert_eq!(lines(&ran.text()).len(), count, "{word} {ran:?}");
         assert!(
             ran.stderr.contains("line 5: doesn't look like a hostname"),
             "{ran:?}"
         );
     }
-    let pools = report(&["--dbdir", db, "--skip_pool"], log().as_bytes()).ok();
+    let pools = report(&["--dbdir", db, "--skip_pool"], log().as_bytes()).quiet();
     assert!(
         !pools.contains("203.0.113.7") && lines(&pools).len() == 5,
         "{pools}"
@@ -222,7 +222,7 @@ fn ipv6_and_the_servers_own_lines_are_told_without_a_database() {
 ";
     let ran = report(&["--show_tries"], own.as_bytes());
     assert_eq!(
-        ran.stdout,
+        ran.text(),
         "1       192.0.2.7 b.example a@b c@d\n1     2001:db8::1 a.example a@b c@d\n"
     );
     assert!(
@@ -230,6 +230,25 @@ fn ipv6_and_the_servers_own_lines_are_told_without_a_database() {
             .contains("there is no database: what came back is told from the log alone")
     );
     assert_eq!(ran.status, 0);
+}
+
+#[test]
+fn the_last_option_counts_and_no_text_moves_the_cursor() {
+    let own = "2026-11-24T02:00:00Z mx postgrey[9]: action=greylist, reason=new, client_name=a.example, client_address=192.0.2.7, sender=a\u{202e}\u{9b}31m\x1b[2J\u{e9}@b, recipient=c\u{2066}@d\n";
+    let told = |words: &[&str]| report(words, own.as_bytes()).ok();
+    let line = "      192.0.2.7 a.example a??31m?[2j\u{e9}@b c?@d\n";
+    assert_eq!(told(&["--nosingle_line", "--single_line"]), line);
+    let grouped = told(&["--single_line", "--no-single_line"]);
+    assert_eq!(grouped.lines().count(), 2, "{grouped}");
+    assert_eq!(told(&["--delay=0", "--delay=1"]), line);
+    assert_eq!(told(&["--delay=1", "--delay=0"]), "");
+    for words in [
+        ["--greylist-text=x", "--return_string=Greylisted"],
+        ["--return_string=x", "--greylist-text=Greylisted"],
+    ] {
+        let all = report(&words, log().as_bytes()).ok();
+        assert!(lines(&all).len() > 3, "{words:?} {all}");
+    }
 }
 
 #[test]

@@ -147,6 +147,11 @@ fn what_cannot_be_followed_is_told() {
     let both = report(&["--follow", "--json", "x"], b"").failed(1);
     assert_eq!(both, "ERROR: --json and --follow exclude each other\n");
     report(&["--follow", "/nonexistent/log"], b"").failed(2);
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let said = report(&["--follow", fifo.to_str().unwrap()], b"").failed(2);
+    assert!(said.ends_with("fifo: not a regular file\n"), "{said}");
     let folder = report(&["--follow", "/"], b"").failed(2);
     assert_eq!(folder, "ERROR: /: not a regular file\n");
 }

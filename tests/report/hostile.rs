@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use postgrey::mail_log::head;
 use postgrey::mail_log::time::Times;
+use postgrey::policy::decide::Whitelists;
 use postgrey::policy::pool::Pools;
 use postgrey::policy::rules::{Compat, Rules};
 use postgrey::report::summary::{Summary, csv, json, text};
@@ -89,6 +90,7 @@ proptest! {
         let mut tally = Tally::new(Terms {
             by: [By::Hour, By::Day, By::Week][by],
             rules: Rules { compat, by_domain: !is_old, ..Rules::default() },
+            lists: Whitelists { pools: (!is_old).then(Pools::default), ..Whitelists::new(compat) },
             pools: Pools::default(),
             greylist_text: regex::bytes::Regex::new("Greylisted").unwrap(),
         })
@@ -112,6 +114,50 @@ proptest! {
         prop_assert!(shown.bytes().all(|octet| octet == b'\n' || (b' '..=b'~').contains(&octet)));
         prop_assert_eq!(csv::lines(&summary).len(), summary.rows.len() + 1);
         prop_assert!(json::value(&summary)["total"].is_object());
+    }
+}
+
+#[test]
+fn answers_of_any_kind_cost_no_more_than_some() {
+    let mut log = String::new();
+    for kind in 0..20_000 {
+        log.push_str(&format!(
+            "2026-11-24T02:27:10Z mx postgrey[9]: action=a{kind}, reason=b{kind}, client_address=192.0.2.1\n"
+        ));
+    }
+    let found = super::summary(&[], log.as_bytes());
+    let answers = found["total"]["answers"].as_object().unwrap();
+    assert_eq!(answers.len(), 101);
+    assert_eq!(answers["(other)"]["(other)"], 19_900);
+    assert_eq!(found["total"]["requests"], 20_000);
+}
+
+#[test]
+fn lines_that_the_log_has_lost_are_counted() {
+    for (line, lost) in [
+        (
+            "rsyslogd: imuxsock lost 7 messages from pid 9 due to rate-limiting",
+            7,
+        ),
+        (
+            "rsyslogd-2177: imjournal: 236 messages lost due to rate-limiting",
+            236,
+        ),
+        (
+            "rsyslogd: imuxsock[pid: 57, name: /usr/sbin/postgrey]: 12 messages lost due to rate-limiting (20 allowed within 5 seconds)",
+            12,
+        ),
+        ("systemd-journal[1864]: Suppressed 917 messages from /", 917),
+        (
+            "systemd-journald[1]: Suppressed 3 messages from postgrey.service",
+            3,
+        ),
+        ("rsyslogd: 5 messages", 0),
+        ("rsyslogd: messages", 0),
+        ("postfix/smtpd[9]: lost 7 messages", 0),
+    ] {
+        let found = super::summary(&[], format!("Nov 24 02:27:10 mx {line}\n").as_bytes());
+        assert_eq!(found["lines"]["lost"], lost, "{line}");
     }
 }
 

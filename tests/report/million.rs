@@ -197,10 +197,11 @@ fn every_number_is_that_of_the_requests() {
 }
 
 /// For measurements by hand.
-fn keep(logs: &[PathBuf]) {
+pub fn keep(logs: &[PathBuf]) {
     if let Some(folder) = std::env::var_os("POSTGREY_REPORT_KEEP") {
-        for log in logs {
-            fs::copy(log, Path::new(&folder).join(log.file_name().unwrap())).unwrap();
+        for (index, log) in logs.iter().enumerate() {
+            let name = format!("{index}.{}", log.file_name().unwrap().display());
+            fs::copy(log, Path::new(&folder).join(name)).unwrap();
         }
     }
 }

@@ -60,12 +60,15 @@ impl Event {
     }
 
     pub fn network(&self) -> String {
-        format!("{}.0", self.client.rsplit_once('.').unwrap().0)
+        match self.client.rsplit_once("::") {
+            Some((network, _)) => format!("{network}:0:0:0:0"),
+            None => format!("{}.0", self.client.rsplit_once('.').unwrap().0),
+        }
     }
 }
 
 /// A number in letters: senders may not be reduced.
-fn letters(mut number: usize) -> String {
+pub fn letters(mut number: usize) -> String {
     let mut text = String::new();
     loop {
         text.push(char::from(b'a' + (number % 26) as u8));

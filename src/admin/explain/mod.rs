@@ -82,7 +82,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
             "known by",
             "its whole address, and not on the auto-whitelist",
         )?;
-    } else if let Some(known_by) = policy.known_by(case.request(), &mut domain) {
+    } else if let Some(known_by) = policy.whitelists.known_by(case.request(), &mut domain) {
         text.item("known by", &known_by_text(known_by, &domain))?;
     }
     text.show_records(&policy.rules, &case, now)?;

@@ -30,7 +30,7 @@ impl Layout {
             shows_tries: words.has(Id::ShowTries),
             shows_time: words.has(Id::ShowTime),
             has_tabs: words.has(Id::Tab),
-            is_grouped: words.has(Id::NoSingleLine),
+            is_grouped: words.has_after(Id::NoSingleLine, Id::SingleLine),
             between_networks: separator(Id::SeparateBySubnet),
             between_addresses: separator(Id::SeparateByIp),
         }
@@ -70,29 +70,29 @@ impl Layout {
         if self.shows_tries {
             fields.push(one.tries.to_string().into_bytes());
         }
-        let address = String::from_utf8_lossy(&one.address);
+        let address = shown(&one.address);
         fields.push(match self.has_tabs {
-            true => address.into_owned().into_bytes(),
+            true => address.into_bytes(),
             false => format!("{address:>15}").into_bytes(),
         });
-        fields.extend([&one.name, &one.sender, &one.recipient].map(|text| shown(text)));
+        let texts = [&one.name, &one.sender, &one.recipient];
+        fields.extend(texts.map(|text| shown(text).into_bytes()));
         let separator: &[u8] = if self.has_tabs { b"\t" } else { b" " };
         out.extend_from_slice(&fields.join(separator));
         out.push(b'\n');
     }
 
     fn write_grouped(&self, one: &Found, is_new: bool, out: &mut Vec<u8>) {
-        let text = |octets: &[u8]| String::from_utf8_lossy(&shown(octets)).into_owned();
         // Writing to a Vec cannot fail.
         if is_new {
-            let (name, address) = (text(&one.name), text(&one.address));
+            let (name, address) = (shown(&one.name), shown(&one.address));
             let _ = writeln!(out, "{name:<77} {address:>15}");
         }
         let tries = match self.shows_tries {
             true => format!(" {:>2} ", one.tries),
             false => "    ".into(),
         };
-        let (sender, recipient) = (text(&one.sender), text(&one.recipient));
+        let (sender, recipient) = (shown(&one.sender), shown(&one.recipient));
         let _ = writeln!(out, "      {tries} {sender:>40}  {recipient:>40} ");
     }
 }
@@ -116,15 +116,16 @@ fn unescaped(text: &[u8]) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Control characters would move the cursor of whoever looks at it.
-fn shown(text: &[u8]) -> Vec<u8> {
-    text.iter()
-        .map(|&octet| {
-            if octet.is_ascii_control() {
-                b'?'
-            } else {
-                octet
-            }
-        })
+/// Control characters would move the cursor of whoever looks at it, and marks of
+/// direction the text.
+fn shown(text: &[u8]) -> String {
+    let is_harmless = |letter: char| {
+        !letter.is_control()
+            && !matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let letters = String::from_utf8_lossy(text);
+    let letters = letters.chars();
+    letters
+        .map(|letter| if is_harmless(letter) { letter } else { '?' })
         .collect()
 }

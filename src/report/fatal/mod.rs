@@ -9,14 +9,13 @@ mod layout;
 mod tries;
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 use super::options::Id;
 use super::words::Words;
 use super::{input, terms};
-use crate::admin::environment;
 use crate::admin::failure::Failure;
 use crate::admin::output::Output;
+use crate::config::settings::Settings;
 use crate::sys::clock;
 use crate::sys::process::{become_user, find_identity, is_root};
 use layout::Layout;
@@ -34,14 +33,14 @@ pub fn run(words: &Words) -> Result<Vec<String>, Failure> {
     let layout = Layout::new(words);
     let filter = Filter::new(words)?;
     let terms = terms::read(words)?;
+    let settings = terms::settings(words)?;
     let mut tries = Tries::new(terms, filter);
     let now = clock::seconds() as i64;
     let troubles = input::each_line(&words.logs, now, &mut |head, _| tries.add(head))?;
     let mut found = tries.finish();
-    let dbdir = terms::dbdir(words);
-    if words.has(Id::DbDir) || environment::exists(&dbdir) {
+    if words.has(Id::DbDir) || terms::has_database(&settings) {
         become_reader(words)?;
-        let ages = ages(&dbdir, &found)?;
+        let ages = ages(&settings, &found)?;
         // What the database does not know was removed from it, or never got there.
         found.retain(|one| {
             let ages = one.keys.iter().filter_map(|key| ages.get(&key[..]));
@@ -50,7 +49,7 @@ pub fn run(words: &Words) -> Result<Vec<String>, Failure> {
     } else {
         crate::admin::complain(&format!(
             "{}: there is no database: what came back is told from the log alone",
-            dbdir.display()
+            settings.dbdir.display()
         ));
         found.retain(|one| !one.has_passed && ((one.last - one.first) as f64) < delay);
     }
@@ -63,12 +62,12 @@ pub fn run(words: &Words) -> Result<Vec<String>, Failure> {
 }
 
 /// The seconds between first and last use of each record that is asked for.
-fn ages(dbdir: &Path, found: &[tries::Found]) -> Result<HashMap<Vec<u8>, f64>, Failure> {
+fn ages(settings: &Settings, found: &[tries::Found]) -> Result<HashMap<Vec<u8>, f64>, Failure> {
     let wanted: HashSet<&[u8]> = found
         .iter()
         .flat_map(|one| one.keys.iter().map(Vec::as_slice))
         .collect();
-    database::ages(dbdir, &wanted)
+    database::ages(settings, &wanted)
 }
 
 /// Takes the identity that was asked for; the database is opened as its owner

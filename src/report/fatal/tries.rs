@@ -9,8 +9,8 @@ use crate::mail_log::find;
 use crate::mail_log::head::{Head, Program};
 use crate::mail_log::postfix;
 use crate::mail_log::request::{self, Said};
-use crate::policy::client::ClientAddress;
-use crate::policy::request::{Attribute, Request};
+use crate::policy::decide::Whitelists;
+use crate::policy::request::Request;
 use crate::policy::rules::{Compat, Rules};
 use crate::policy::triplet::Keys;
 use crate::report::options::Id;
@@ -84,6 +84,8 @@ type ByTriplet = HashMap<Vec<u8>, Found>;
 /// What the logs tell.
 pub struct Tries {
     terms: Terms,
+    /// By the rules of the original.
+    old: Terms,
     filter: Filter,
     by_postfix: ByTriplet,
     /// Kept while there is no line of Postfix about a greylisted client.
@@ -95,7 +97,16 @@ pub struct Tries {
 impl Tries {
     /// Nothing is told yet.
     pub fn new(terms: Terms, filter: Filter) -> Tries {
+        let rules = Rules {
+            compat: Compat::Targrey134,
+            ..Rules::default()
+        };
         Tries {
+            old: Terms {
+                lists: Whitelists::new(rules.compat),
+                rules,
+                ..terms.clone()
+            },
             terms,
             filter,
             by_postfix: HashMap::new(),
@@ -115,6 +126,7 @@ impl Tries {
     }
 
     fn add_smtpd(&mut self, message: &[u8], time: i64) {
+        let (message, times) = request::without_repetition(message);
         let postfix::Said::Reject(refused) = postfix::read(message) else {
             return;
         };
@@ -135,12 +147,13 @@ impl Tries {
                 refused.sender,
                 refused.recipient,
             ];
-            add(&self.terms.rules, &mut self.by_postfix, parts, time);
+            let terms = [&self.terms, &self.old];
+            add(terms, &mut self.by_postfix, parts, time, times);
         }
     }
 
     fn add_postgrey(&mut self, message: &[u8], time: i64) {
-        let Said::Request(logged, _) = request::read(message) else {
+        let Said::Request(logged, times) = request::read(message) else {
             return;
         };
         if logged.sender.is_empty() || logged.recipient.is_empty() {
@@ -159,11 +172,12 @@ impl Tries {
                         .filter
                         .admits(logged.client_name, logged.client_address) =>
             {
-                add(&self.terms.rules, &mut self.by_server, parts, time);
+                let terms = [&self.terms, &self.old];
+                add(terms, &mut self.by_server, parts, time, times);
             }
             // What passed before anything was greylisted is of no use.
             b"pass" if !self.by_server.is_empty() || !self.by_postfix.is_empty() => {
-                self.passed.insert(key(&self.terms.rules, parts), time);
+                self.passed.insert(key(&self.terms, parts), time);
             }
             _ => {}
         }
@@ -193,19 +207,17 @@ impl Tries {
 }
 
 /// Counts a try: client name and address, sender, recipient.
-fn add(rules: &Rules, tries: &mut ByTriplet, parts: [&[u8]; 4], time: i64) {
+fn add([terms, old]: [&Terms; 2], tries: &mut ByTriplet, parts: [&[u8]; 4], time: i64, times: u64) {
     let [name, address, sender, recipient] = parts;
+    let [plain_sender, plain_recipient] = [sender, recipient].map(postfix::without_quotes);
+    let known = [name, address, &plain_sender, &plain_recipient];
     // By the original's rules a text without dots is whole.
-    let old = Rules {
-        compat: Compat::Targrey134,
-        ..Rules::default()
-    };
-    let rest = key(&old, [b"", b"", sender, recipient]);
+    let rest = key(old, [b"", b"", sender, recipient]);
     let id = [&address.to_ascii_lowercase(), &rest[..]].concat();
     let one = tries.entry(id.clone()).or_insert_with(|| {
         let (sender, recipient) = rest.split_at(rest.len() - recipient.len());
         // Where the server keeps it: by the rules that it has left, and by the original's.
-        let mut keys = vec![key(rules, parts), id, key(&old, parts)];
+        let mut keys = vec![key(terms, known), id, key(old, known)];
         keys.dedup();
         Found {
             address: address.to_vec(),
@@ -224,20 +236,13 @@ fn add(rules: &Rules, tries: &mut ByTriplet, parts: [&[u8]; 4], time: i64) {
         }
     });
     one.name = name.to_vec();
-    one.tries += 1;
+    one.tries += times;
     one.last = time;
 }
 
-/// The key of a triplet under these rules.
-fn key(rules: &Rules, parts: [&[u8]; 4]) -> Vec<u8> {
-    let [name, text, sender, recipient] = parts;
-    let mut request = Request::default();
-    request.set(Attribute::ClientName, name);
-    request.set(Attribute::Sender, sender);
-    request.set(Attribute::Recipient, recipient);
-    let address = ClientAddress::new(rules, text);
-    let address = address.unwrap_or(ClientAddress { text, parsed: None });
-    let mut keys = Keys::default();
-    keys.build(rules, &address, &request);
+/// The key of a triplet under the rules of the server.
+fn key(terms: &Terms, parts: [&[u8]; 4]) -> Vec<u8> {
+    let (mut request, mut keys) = (Request::default(), Keys::default());
+    terms.build_keys(parts, &mut request, &mut keys);
     keys.triplet
 }

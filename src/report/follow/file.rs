@@ -22,11 +22,12 @@ pub struct Followed {
 }
 
 fn open(path: &Path) -> io::Result<(File, (u64, u64))> {
-    let file = File::open(path)?;
-    let found = file.metadata()?;
-    if !found.is_file() {
+    // A FIFO would hold up whoever opens it.
+    if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
+    let file = File::open(path)?;
+    let found = file.metadata()?;
     let identity = (found.dev(), found.ino());
     Ok((file, identity))
 }

@@ -1,12 +1,13 @@
 //! The line of a minute.
 
 use crate::mail_log::head::Head;
-use crate::report::tally::{Tally, Terms};
+use crate::report::tally::periods::By;
+use crate::report::tally::{Sums, Tally, Terms};
 use crate::sys::clock;
 
-/// Beyond so many triplets those that were put off are forgotten, and what comes back of
-/// them is not counted as such.
-const MOST_TRIPLETS: usize = 200_000;
+/// Beyond so many triplets or clients those that were put off are forgotten, and what
+/// comes back of them is not counted as such.
+const MOST_KNOWN: usize = 200_000;
 
 /// The columns after the time.
 pub const HEADING: &str =
@@ -15,12 +16,9 @@ pub const HEADING: &str =
 /// What has come since the last line.
 pub struct Minute {
     terms: Terms,
-    /// Since the last line.
-    recent: Tally,
-    /// Since long, to know what comes back.
-    all: Tally,
-    /// Of what `all` has counted, what was told.
-    told: u64,
+    /// Its periods are those between lines; who was put off is known for longer, to know
+    /// what comes back.
+    tally: Tally,
     /// What was missed.
     missed: Vec<String>,
 }
@@ -28,36 +26,45 @@ pub struct Minute {
 impl Minute {
     /// Nothing has come yet.
     pub fn new(terms: Terms) -> Minute {
+        let terms = Terms {
+            by: By::Turn,
+            ..terms
+        };
         Minute {
-            recent: Tally::new(terms.clone()),
-            all: Tally::new(terms.clone()),
+            tally: Tally::new(terms.clone()),
             terms,
-            told: 0,
             missed: Vec::new(),
         }
     }
 
     /// Counts a line of a log.
     pub fn add(&mut self, head: &Head, log: usize) {
-        self.recent.add(head, log);
-        self.all.add(head, log);
+        self.tally.add(head, log);
     }
 
     /// Remembers what was missed.
     pub fn miss(&mut self, what: String) {
-        self.missed.push(what);
+        if !self.missed.contains(&what) {
+            self.missed.push(what);
+        }
     }
 
-    /// The minute is over: nothing more is waited for.
-    pub fn settle(&mut self) {
-        self.recent.settle(i64::MAX);
+    /// Nothing more is waited for that may have come before `now`.
+    pub fn settle(&mut self, now: i64) {
+        self.tally.settle(now);
     }
 
     /// The line, for the time at which the minute began.
     pub fn line(&self, began: i64) -> String {
         let mut sums = [0; 3];
         let mut waited = 0;
-        for ((action, reason), count) in self.recent.kinds.iter().zip(self.counts()) {
+        let Sums {
+            counts,
+            clients,
+            whitelisted,
+            ..
+        } = self.tally.sums.values().next().cloned().unwrap_or_default();
+        for ((action, reason), count) in self.tally.kinds.iter().zip(&counts) {
             match action.as_str() {
                 "pass" => sums[0] += count,
                 "greylist" => sums[1] += count,
@@ -68,10 +75,7 @@ impl Minute {
                 waited += count;
             }
         }
-        let whitelisted: u64 = self.recent.sums.values().map(|sums| sums.whitelisted).sum();
-        let back = self.all.came_back.saturating_sub(self.told);
-        let requests: u64 = self.counts().iter().sum();
-        let clients = self.recent.clients.count() as u64;
+        let requests: u64 = counts.iter().sum();
         let [pass, greylist, tarpit] = sums;
         let mut line = time_of(began);
         for number in [
@@ -80,7 +84,7 @@ impl Minute {
             greylist,
             tarpit,
             waited,
-            back,
+            self.tally.came_back,
             clients,
             whitelisted,
         ] {
@@ -89,19 +93,9 @@ impl Minute {
         line
     }
 
-    fn counts(&self) -> Vec<u64> {
-        let mut counts = vec![0; self.recent.kinds.len()];
-        for sums in self.recent.sums.values() {
-            for (own, count) in counts.iter_mut().zip(&sums.counts) {
-                *own += count;
-            }
-        }
-        counts
-    }
-
     /// Why the numbers are not all.
     pub fn incomplete(&self, began: i64) -> Vec<String> {
-        let lines = &self.recent.lines;
+        let lines = &self.tally.lines;
         let mut all = self.missed.clone();
         for (count, what) in [
             (lines.lost, "lines were lost by the system's log"),
@@ -120,12 +114,16 @@ impl Minute {
 
     /// Begins anew.
     pub fn restart(&mut self) {
-        self.recent = Tally::new(self.terms.clone());
         self.missed.clear();
-        self.told = self.all.came_back;
-        if self.all.triplets.all.count() > MOST_TRIPLETS {
-            self.all = Tally::new(self.terms.clone());
-            self.told = 0;
+        self.tally.next_turn();
+        let known = self
+            .tally
+            .triplets
+            .all
+            .count()
+            .max(self.tally.clients.count());
+        if known > MOST_KNOWN {
+            self.tally = Tally::new(self.terms.clone());
         }
     }
 }

@@ -41,7 +41,7 @@ pub fn run(words: &Words) -> Result<(), Failure> {
         let _ = wait_for_input(&signals, STEP);
         if !signals.take().is_empty() {
             follower.read(clock::seconds() as i64);
-            let lines = follower.finish();
+            let lines = follower.finish(i64::MAX);
             return screen.write(&lines, None);
         }
     }
@@ -76,7 +76,7 @@ impl Follower {
         if (self.began..self.began + 60).contains(&now) {
             return Vec::new();
         }
-        let lines = self.finish();
+        let lines = self.finish(now);
         self.minute.restart();
         self.began = now - now.rem_euclid(60);
         lines
@@ -95,8 +95,8 @@ impl Follower {
         self.minute.line(self.began)
     }
 
-    fn finish(&mut self) -> Vec<String> {
-        self.minute.settle();
+    fn finish(&mut self, now: i64) -> Vec<String> {
+        self.minute.settle(now);
         let mut lines = vec![self.present()];
         lines.extend(self.minute.incomplete(self.began));
         lines
@@ -163,6 +163,7 @@ fn push_line(text: &mut String, is_terminal: bool, line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::decide::Whitelists;
     use crate::policy::pool::Pools;
     use crate::policy::rules::Rules;
     use crate::report::tally::Terms;
@@ -173,6 +174,7 @@ mod tests {
         Minute::new(Terms {
             by: By::Day,
             rules: Rules::default(),
+            lists: Whitelists::new(Rules::default().compat),
             pools: Pools::default(),
             greylist_text: regex::bytes::Regex::new("Greylisted").unwrap(),
         })
@@ -228,6 +230,48 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_of_the_next_minute_is_no_other_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path, "");
+        let mut follower = Follower::of(std::slice::from_ref(&path), minute(), 600).unwrap();
+        append(&path, GREY);
+        let lines = follower.step(660);
+        assert_eq!(numbers(&lines[0])[..3], [1, 0, 1]);
+        append(
+            &path,
+            "2026-11-24T02:27:11Z mx postfix/smtpd[7]: NOQUEUE: reject: RCPT from unknown[192.0.2.1]: 450 4.2.0 <c@d>: Recipient address rejected: Greylisted; from=<a@b> to=<c@d> proto=ESMTP helo=<x>\n",
+        );
+        follower.step(661);
+        assert_eq!(numbers(&follower.finish(i64::MAX)[0])[..3], [0, 0, 0]);
+        // A client is counted in each minute.
+        append(&path, GREY);
+        let lines = follower.step(720);
+        assert_eq!(numbers(&lines[0]), [1, 0, 1, 0, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn what_is_missed_is_told_once_a_minute() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path, "");
+        let mut follower = Follower::of(std::slice::from_ref(&path), minute(), 600).unwrap();
+        // Somebody makes a folder of it, and then a file again.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        for now in 601..650 {
+            follower.step(now);
+        }
+        fs::remove_dir(&path).unwrap();
+        follower.step(650);
+        append(&path, GREY);
+        let lines = follower.step(660);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[1].ends_with("log: not a regular file"), "{lines:?}");
+        assert_eq!(numbers(&lines[0])[0], 1);
+    }
+
+    #[test]
     fn rotation_is_followed_and_a_file_that_was_cut_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
@@ -243,7 +287,7 @@ mod tests {
         append(&path, PASS);
         follower.step(603);
         assert_eq!(numbers(&follower.present())[..3], [4, 2, 2]);
-        assert_eq!(follower.finish().len(), 1);
+        assert_eq!(follower.finish(i64::MAX).len(), 1);
         // Copied and cut.
         File::options()
             .write(true)
@@ -254,9 +298,9 @@ mod tests {
         follower.step(604);
         assert_eq!(numbers(&follower.present())[..3], [5, 2, 3]);
         assert!(
-            follower.finish()[1].contains("was cut"),
+            follower.finish(i64::MAX)[1].contains("was cut"),
             "{:?}",
-            follower.finish()
+            follower.finish(i64::MAX)
         );
     }
 }

@@ -23,6 +23,7 @@ pub fn each_line(
     now: i64,
     visit: &mut dyn FnMut(&Head, usize),
 ) -> Result<Vec<String>, Failure> {
+    let logs = &without_doubles(logs);
     let mut troubles = Vec::new();
     let mut waiting = Vec::new();
     for (index, path) in logs.iter().enumerate() {
@@ -79,6 +80,24 @@ pub fn each_line(
     }
 }
 
+/// The logs without those that are there under another name, or twice: their lines would
+/// be counted twice.
+fn without_doubles(logs: &[PathBuf]) -> Vec<PathBuf> {
+    let mut known = Vec::new();
+    let mut kept = Vec::new();
+    for path in logs {
+        let identity = source::identity(path);
+        if identity.is_some() && known.contains(&identity) {
+            let path = path.display();
+            crate::admin::complain(&format!("WARNING: {path} is given twice"));
+            continue;
+        }
+        known.push(identity);
+        kept.push(path.clone());
+    }
+    kept
+}
+
 /// Goes to the next line; false at the end, or where a log cannot be read further.
 fn go_on(source: &mut Source, troubles: &mut Vec<String>) -> bool {
     source.advance().unwrap_or_else(|failure| {
@@ -88,9 +107,10 @@ fn go_on(source: &mut Source, troubles: &mut Vec<String>) -> bool {
 }
 
 /// When the first line of a log was written; the earliest time if that is not known, or
-/// there is nothing to put in order.
+/// there is nothing to put in order. What is no regular file can be read only once: it is
+/// opened first.
 fn first_time(logs: &[PathBuf], path: &std::path::Path, now: i64) -> Result<i64, Failure> {
-    if logs.len() < 2 || path.as_os_str() == "-" {
+    if logs.len() < 2 || path.as_os_str() == "-" || !source::is_regular(path) {
         return Ok(i64::MIN);
     }
     let mut source = Source::open(Some(path), now)?;

@@ -49,6 +49,17 @@ pub fn size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |found| found.len())
 }
 
+/// True if it is a regular file, or there is none.
+pub fn is_regular(path: &Path) -> bool {
+    fs::metadata(path).map_or(true, |found| found.is_file())
+}
+
+/// Device and number of a regular file.
+pub fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    Some((found.dev(), found.ino()))
+}
+
 impl Source {
     /// Opens a log, standard input without a path. Lines without a year are of the time
     /// before its last change, or before `now`.

@@ -5,7 +5,22 @@ use serde_json::{Map, Value, json};
 use super::{Ranked, Row, Summary};
 use crate::admin::escape::escaped;
 
-/// The whole summary.
+/// The whole summary in pieces: there may be very many periods.
+pub fn pieces(summary: &Summary) -> impl Iterator<Item = String> {
+    let mut head = value(summary).to_string();
+    // The rest of the object follows.
+    head.pop();
+    let periods = summary.rows.iter().enumerate().map(|(index, row)| {
+        let comma = if index > 0 { "," } else { "" };
+        format!("{comma}{}", object(summary, row))
+    });
+    [head, ",\"periods\":[".into()]
+        .into_iter()
+        .chain(periods)
+        .chain(["]}\n".into()])
+}
+
+/// All but the periods.
 pub fn value(summary: &Summary) -> Value {
     let lines = &summary.lines;
     let ranked = |list: &[Ranked]| -> Vec<Value> {
@@ -43,8 +58,8 @@ pub fn value(summary: &Summary) -> Value {
             "not_understood": lines.unknown,
             "without_time": lines.untimed,
             "lost": lines.lost,
+            "out_of_order": lines.disordered,
         },
-        "periods": summary.rows.iter().map(|row| object(summary, row)).collect::<Vec<_>>(),
         "total": object(summary, &summary.total),
         "top": top,
         "whitelist_candidates": candidates,

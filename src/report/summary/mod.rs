@@ -262,6 +262,13 @@ fn notes(kinds: &[(String, String)], total: &Row, lines: &Lines) -> Vec<String> 
             lines.unknown
         ));
     }
+    if lines.disordered > 0 {
+        notes.push(format!(
+            "incomplete: {} lines are hours earlier than one before them, and what came back of \
+             them may be unknown: logs are put in order if each is given as a LOG",
+            lines.disordered
+        ));
+    }
     if has(&|_, reason| reason == TOLD_BY_POSTFIX) {
         notes.push(
             "of some requests only Postfix tells, which says neither what passed nor what came \

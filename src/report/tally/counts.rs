@@ -3,8 +3,12 @@
 use regex::bytes::Regex;
 
 use super::periods::By;
+use crate::policy::client::ClientAddress;
+use crate::policy::decide::Whitelists;
 use crate::policy::pool::Pools;
+use crate::policy::request::{Attribute, Request};
 use crate::policy::rules::Rules;
+use crate::policy::triplet::Keys;
 
 /// What decides how lines are counted.
 #[derive(Clone, Debug)]
@@ -13,10 +17,29 @@ pub struct Terms {
     pub by: By,
     /// The server's rules: what a triplet is.
     pub rules: Rules,
+    /// The server's lists that have a say in that.
+    pub lists: Whitelists,
     /// The domains of large senders.
     pub pools: Pools,
     /// What is in Postfix' reply to a greylisted client.
     pub greylist_text: Regex,
+}
+
+impl Terms {
+    /// Builds the keys of a request as the server does: name and address of its client,
+    /// sender and recipient.
+    pub fn build_keys(&self, parts: [&[u8]; 4], request: &mut Request, keys: &mut Keys) {
+        let [name, text, sender, recipient] = parts;
+        request.reset();
+        request.set(Attribute::ClientName, name);
+        request.set(Attribute::ClientAddress, text);
+        request.set(Attribute::Sender, sender);
+        request.set(Attribute::Recipient, recipient);
+        let client = ClientAddress::new(&self.rules, text);
+        let client = client.unwrap_or(ClientAddress { text, parsed: None });
+        keys.is_by_address = self.lists.is_suspect(name, &client);
+        self.lists.build_keys(&self.rules, &client, request, keys);
+    }
 }
 
 /// Lines by what became of them.
@@ -38,6 +61,8 @@ pub struct Lines {
     pub untimed: u64,
     /// Lines that the system's log says it has lost.
     pub lost: u64,
+    /// Lines that are hours earlier than one before them.
+    pub disordered: u64,
 }
 
 /// What is counted for a period.

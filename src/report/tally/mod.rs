@@ -15,7 +15,7 @@ use crate::mail_log::postfix;
 use crate::mail_log::request::{self, Logged, Said};
 use crate::policy::client::ClientAddress;
 use crate::policy::pool::KnownBy;
-use crate::policy::request::{Attribute, Request};
+use crate::policy::request::Request;
 use crate::policy::triplet::Keys;
 pub use counts::{Lines, Sums, Terms};
 use names::Names;
@@ -26,6 +26,9 @@ use triplets::{Client, Pieces, Pool, Triplet, Triplets};
 
 /// Kinds of answers that are told apart; further ones are counted as one.
 const MOST_KINDS: usize = 100;
+/// Seconds by which a line may be earlier than one before it: more than a clock goes back
+/// in autumn.
+const BACK: i64 = 2 * 3600;
 /// Times before this one fit into the table of triplets, in seconds since 1970: until
 /// 2106.
 const LATEST: i64 = u32::MAX as i64;
@@ -63,13 +66,17 @@ pub struct Tally {
     pub triplets: Triplets,
     keys: Keys,
     request: Request,
+    /// The latest time of a line.
+    latest: i64,
     /// The last request of each log, for "last message repeated".
     last: BTreeMap<usize, (i64, usize)>,
 }
 
 impl Tally {
     /// Nothing is counted yet.
-    pub fn new(terms: Terms) -> Tally {
+    pub fn new(mut terms: Terms) -> Tally {
+        // Names are told, not their hashes.
+        terms.rules.privacy = false;
         Tally {
             periods: Periods::new(terms.by),
             terms,
@@ -88,6 +95,7 @@ impl Tally {
             triplets: Triplets::default(),
             keys: Keys::default(),
             request: Request::default(),
+            latest: 0,
             last: BTreeMap::new(),
         }
     }
@@ -113,6 +121,10 @@ impl Tally {
         };
         if let Some(time) = head.time {
             self.settle(time);
+            if head.program != Program::Other {
+                self.lines.disordered += u64::from(time + BACK < self.latest);
+                self.latest = self.latest.max(time);
+            }
         }
         if head.program == Program::Syslog {
             return self.add_syslog(head, log);
@@ -169,16 +181,26 @@ impl Tally {
     }
 
     fn add_smtpd(&mut self, message: &[u8], time: i64) {
+        let (message, times) = request::without_repetition(message);
         match postfix::read(message) {
-            postfix::Said::BrokenOff => self.sums_at(time).broken_off += 1,
+            postfix::Said::BrokenOff => self.sums_at(time).broken_off += times,
             postfix::Said::Reject(refused) => {
                 if !refused.recipient.is_empty() && self.terms.greylist_text.is_match(refused.reply)
                 {
-                    self.refusals.push(&refused, time);
+                    self.refusals.push(&refused, time, times);
                 }
             }
             postfix::Said::Other => {}
         }
+    }
+
+    /// Begins the next period of [`By::Turn`]: what was counted before is forgotten, but
+    /// not of whom.
+    pub fn next_turn(&mut self) {
+        self.periods.next();
+        self.sums.clear();
+        self.lines = Lines::default();
+        self.came_back = 0;
     }
 
     /// Counts those refusals by Postfix of which the server has not told until now.
@@ -188,11 +210,11 @@ impl Tally {
             self.build_key(&logged);
             let known = self.triplets.known(&self.keys.triplet);
             let is_told = known.is_some_and(|id| {
-                let told = i64::from(self.triplets.all[id].greylisted_at);
+                let told = i64::from(self.triplets.all[id].told_at);
                 (told - SAME..=told + SAME).contains(&held.time)
             });
             if !is_told {
-                self.add_request(&logged, held.time, 1);
+                self.add_request(&logged, held.time, held.times);
             }
         }
     }
@@ -217,7 +239,7 @@ impl Tally {
         let text = |octets: &[u8]| crate::admin::escape::escaped(octets);
         let kind = match self.kinds.len() < MOST_KINDS {
             true => (text(logged.action), text(logged.reason)),
-            false => (text(logged.action), "(other)".into()),
+            false => ("(other)".into(), "(other)".into()),
         };
         match self.kinds.iter().position(|other| *other == kind) {
             Some(at) => at,
@@ -271,7 +293,9 @@ impl Tally {
                     triplet.began = at;
                 }
                 triplet.is_greylisted = true;
-                triplet.greylisted_at = at;
+                if logged.reason != TOLD_BY_POSTFIX.as_bytes() {
+                    triplet.told_at = at;
+                }
             }
             b"tarpit" => {
                 if triplet.began == 0 {
@@ -332,25 +356,14 @@ impl Tally {
 
     /// Builds the key of a request's triplet as the server does.
     fn build_key(&mut self, logged: &Logged) {
-        let rules = &self.terms.rules;
-        self.keys.domain.clear();
-        if rules.by_domain {
-            let domain = &mut self.keys.domain;
-            let (name, address) = (logged.client_name, logged.client_address);
-            self.terms.pools.judge(name, address, None, domain);
-        }
-        self.request.reset();
-        for (attribute, value) in [
-            (Attribute::ClientName, logged.client_name),
-            (Attribute::Sender, logged.sender),
-            (Attribute::Recipient, logged.recipient),
-        ] {
-            self.request.set(attribute, value);
-        }
-        let text = logged.client_address;
-        let address = ClientAddress::new(rules, text);
-        let address = address.unwrap_or(ClientAddress { text, parsed: None });
-        self.keys.build(rules, &address, &self.request);
+        let parts = [
+            logged.client_name,
+            logged.client_address,
+            logged.sender,
+            logged.recipient,
+        ];
+        self.terms
+            .build_keys(parts, &mut self.request, &mut self.keys);
     }
 
     /// The network of a client by the server's rules.
@@ -394,16 +407,19 @@ fn domain_of(address: &[u8]) -> Vec<u8> {
         .to_ascii_lowercase()
 }
 
-/// How many lines the system's log says it has lost.
+/// How many lines the system's log says it has lost: `lost 7 messages` and `7 messages
+/// lost` of rsyslogd, `Suppressed 7 messages` of journald.
 fn lost(message: &[u8]) -> u64 {
-    let number_after = |word: &[u8]| {
-        let rest = &message[find(message, word)? + word.len()..];
-        let digits = rest.iter().take_while(|d| d.is_ascii_digit()).count();
-        let is_lines = rest[digits..].starts_with(b" messages");
-        let number = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
-        is_lines.then_some(number)
+    let Some(at) = find(message, b" messages") else {
+        return 0;
     };
-    number_after(b" lost ")
-        .or_else(|| number_after(b"Suppressed "))
-        .unwrap_or(0)
+    let before = &message[..at];
+    let digits = before.iter().rev().take_while(|d| d.is_ascii_digit());
+    let (start, number) = before.split_at(at - digits.count());
+    let is_told = start.ends_with(b" lost ")
+        || start.ends_with(b"Suppressed ")
+        || message[at..].starts_with(b" messages lost");
+    let number = std::str::from_utf8(number).ok();
+    let number = number.and_then(|number| number.parse().ok());
+    number.filter(|_| is_told).unwrap_or(0)
 }

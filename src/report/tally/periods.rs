@@ -11,10 +11,12 @@ pub enum By {
     Day,
     /// From Monday to Sunday.
     Week,
+    /// As long as whoever counts says, see [`Periods::next`].
+    Turn,
 }
 
 impl By {
-    /// All of them, by name.
+    /// Those of the calendar, by name.
     pub const ALL: [(&'static str, By); 3] =
         [("hour", By::Hour), ("day", By::Day), ("week", By::Week)];
 
@@ -34,6 +36,8 @@ pub struct Periods {
     /// The last answer: the quarter of an hour since 1970, and its period. Zones are
     /// whole quarters away from UTC.
     last: (i64, u32),
+    /// The number of the present turn.
+    turn: u32,
 }
 
 impl Periods {
@@ -42,19 +46,28 @@ impl Periods {
         Periods {
             by,
             last: (i64::MIN, 0),
+            turn: 1,
         }
+    }
+
+    /// Begins the next one of [`By::Turn`].
+    pub fn next(&mut self) {
+        self.turn += 1;
     }
 
     /// The number of the period of a time in seconds since 1970: hours, days or weeks
     /// of the local calendar since then.
     pub fn number(&mut self, time: i64) -> u32 {
+        if self.by == By::Turn {
+            return self.turn;
+        }
         let quarter = time.div_euclid(900);
         if self.last.0 != quarter {
             let [year, month, day, hour, ..] = clock::date_of_seconds(time as f64);
             let days = clock::days_of_date(year, month, day);
             let number = match self.by {
                 By::Hour => days * 24 + i64::from(hour),
-                By::Day => days,
+                By::Day | By::Turn => days,
                 // The first day of 1970 was a Thursday.
                 By::Week => (days + 3).div_euclid(7),
             };
@@ -68,17 +81,21 @@ impl Periods {
         let number = i64::from(number);
         let (days, hour) = match self.by {
             By::Hour => (number / 24, number % 24),
-            By::Day => (number, 0),
+            By::Day | By::Turn => (number, 0),
             By::Week => (number * 7 - 3, 0),
         };
-        // The system carries days beyond a month over.
-        let date = [1970, 1, 1 + days as i32, hour as i32, 0, 0];
-        let time = clock::seconds_of_date(date).unwrap_or_default();
-        let [year, month, day, hour, ..] = clock::date_of_seconds(time);
+        // The system carries days beyond a month over, and every day has a noon.
+        let at = |hour| clock::seconds_of_date([1970, 1, 1 + days as i32, hour, 0, 0]);
+        let [year, month, day, ..] = clock::date_of_seconds(at(12).unwrap_or_default());
+        let mut time = at(hour as i32).unwrap_or_default();
+        // Where a day begins an hour late, the system may make the hour before of it.
+        if clock::date_of_seconds(time)[2] != day {
+            time += 3600.0;
+        }
         let date = format!("{year:04}-{month:02}-{day:02}");
         let label = match self.by {
             By::Hour => format!("{date} {hour:02}h"),
-            By::Day | By::Week => date,
+            By::Day | By::Week | By::Turn => date,
         };
         (time as i64, label)
     }

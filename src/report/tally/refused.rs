@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::mail_log::postfix::Refused;
+use crate::mail_log::postfix::{Refused, without_quotes};
 use crate::mail_log::request::Logged;
 
 /// Postfix refuses a client within so many seconds of the server's answer, by the clocks
@@ -19,6 +19,8 @@ const MOST: usize = 10_000;
 pub struct Held {
     /// When, in seconds since 1970.
     pub time: i64,
+    /// How often, since rsyslogd puts equal lines together.
+    pub times: u64,
     /// Client name and address, sender, recipient.
     parts: [Vec<u8>; 4],
 }
@@ -29,15 +31,16 @@ pub struct Refusals(VecDeque<Held>);
 
 impl Refusals {
     /// Holds one back.
-    pub fn push(&mut self, refused: &Refused, time: i64) {
+    pub fn push(&mut self, refused: &Refused, time: i64, times: u64) {
         let parts = [
             refused.client_name,
             refused.client_address,
-            refused.sender,
-            refused.recipient,
+            &without_quotes(refused.sender),
+            &without_quotes(refused.recipient),
         ];
         self.0.push_back(Held {
             time,
+            times,
             parts: parts.map(<[u8]>::to_vec),
         });
     }

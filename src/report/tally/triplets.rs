@@ -22,8 +22,8 @@ pub struct Triplet {
     pub began: u32,
     /// Since when it was waited for: a new begin that the server made counts.
     pub since: u32,
-    /// When it was last greylisted.
-    pub greylisted_at: u32,
+    /// When the server last told that it was greylisted.
+    pub told_at: u32,
     /// Seconds from `since` until it passed.
     pub delay: u32,
     /// In which periods it was asked for.
