@@ -149,6 +149,8 @@ fn name_of(id: Id) -> &'static str {
 
 fn parser() -> Options {
     let mut parser = Options::new();
+    // One dash will do, as in the original.
+    parser.long_only(true);
     for spec in OPTIONS {
         let takes = match spec.value {
             Some(_) => HasArg::Yes,

@@ -240,7 +240,12 @@ fn the_last_option_counts_and_no_text_moves_the_cursor() {
     assert_eq!(told(&["--nosingle_line", "--single_line"]), line);
     let grouped = told(&["--single_line", "--no-single_line"]);
     assert_eq!(grouped.lines().count(), 2, "{grouped}");
-    assert_eq!(told(&["--delay=0", "--delay=1"]), line);
+    assert_eq!(
+        told(&["-nosingle_line", "-single_line", "-u", "nobody"]),
+        line
+    );
+    assert_eq!(told(&["-delay", "0", "--delay=1"]), line);
+    assert!(told(&["-tab"]).starts_with("192.0.2.7\ta.example\t"));
     assert_eq!(told(&["--delay=1", "--delay=0"]), "");
     for words in [
         ["--greylist-text=x", "--return_string=Greylisted"],

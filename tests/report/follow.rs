@@ -121,6 +121,14 @@ fn a_terminal_shows_the_present_minute_in_place() {
     fs::rename(&path, dir.path().join("log.1")).unwrap();
     append(&path, PASS);
     let second = wait("       1       0       0       1 ");
+    // A narrow terminal shows what fits, in one row: those above are the heading, that of
+    // before, and perhaps that of a minute, each cut in two.
+    tmux(&["resize-window", "-x", "50", "-y", "24"]);
+    std::thread::sleep(Duration::from_secs(4));
+    let narrow = tmux(&["capture-pane", "-p"]);
+    let rows = narrow.lines().filter(|line| !line.trim().is_empty());
+    assert!((1..=6).contains(&rows.count()), "{narrow}");
+    tmux(&["resize-window", "-x", "80", "-y", "24"]);
     tmux(&["send-keys", "C-c"]);
     let last = wait("status 0");
     tmux(&["kill-server"]);

@@ -5,10 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use super::common_server::test_dir;
+use super::count::check_total;
 use super::million::play;
+use super::random::Random;
 #[cfg(feature = "redis")]
 use super::redis_server::{RedisServer, has};
-use super::traffic::{Event, START};
+use super::traffic::{Event, START, letters};
 use super::{report, summary};
 
 /// A request so many seconds after the start.
@@ -105,6 +107,161 @@ fn triplets_are_those_of_the_server() {
             "{options:?}"
         );
     }
+}
+
+/// A client of this network for a server with lists of senders, recipients and names that
+/// holds each mail once.
+fn with_lists(random: &mut Random, net: usize) -> Vec<Event> {
+    let begin = random.below(86_400) as u64;
+    let client = format!("11.{}.{}.7", net / 256, net % 256);
+    let plain = |later: u64| {
+        let sender = format!("{}@{}.example", letters(net), letters(net % 50));
+        event(begin + later, &client, "unknown", &sender)
+    };
+    let passing = |passes_by, event: Event| vec![Event { passes_by, ..event }];
+    match random.below(10) {
+        0 => passing(
+            "sender whitelist",
+            Event {
+                sender: "boss@vip.example".into(),
+                ..plain(0)
+            },
+        ),
+        1 => passing(
+            "recipient not opted in",
+            Event {
+                recipient: "r@out.example".into(),
+                ..plain(0)
+            },
+        ),
+        2 => passing(
+            "not S25R",
+            Event {
+                name: "mail.good.example".into(),
+                ..plain(0)
+            },
+        ),
+        // Comes again, and is greylisted until it has waited long enough.
+        3 => [0, 10, 400, 1000].map(plain).to_vec(),
+        // A mail to several: those after the first one are let pass, and DATA names none.
+        kind => {
+            let count = 1 + random.below(4);
+            let mut events: Vec<Event> = (0..count)
+                .map(|index| Event {
+                    recipient: format!("{}@here.example", letters(index)),
+                    passes_by: if index > 0 { "held before" } else { "" },
+                    mail: net + 1,
+                    ..plain(0)
+                })
+                .collect();
+            if kind > 5 {
+                events.push(Event {
+                    is_data: true,
+                    recipient: String::new(),
+                    passes_by: "tarpit passed",
+                    mail: net + 1,
+                    ..plain(125)
+                });
+            }
+            events
+        }
+    }
+}
+
+#[test]
+fn every_reason_is_counted() {
+    let seed = Random::choose_seed();
+    let mut random = Random::new(seed);
+    super::machine::tell(&format!("report: seed {seed}, lists"));
+    let dir = test_dir();
+    let file = |name: &str, text: &str| {
+        fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name).display().to_string()
+    };
+    let senders = format!("--whitelist-senders={}", file("senders", "vip.example\n"));
+    let recipients = format!(
+        "--greylist-recipients={}",
+        file("opted-in", "here.example\n")
+    );
+    let options = [
+        "--targrey",
+        "--tarpit=125",
+        "--tarpit-per-message",
+        "--log-tarpit",
+        "--s25r",
+        &senders,
+        &recipients,
+    ];
+    let clients = (0..1500).map(|net| with_lists(&mut random, net)).collect();
+    let log = dir.path().join("log");
+    let events = play(&dir.path().join("lists"), &options, clients, &log);
+    let found = summary(&[log.to_str().unwrap()], b"");
+    let answers = &found["total"]["answers"];
+    assert_eq!(answers["pass"].as_object().unwrap().len(), 6, "{answers}");
+    check_total(&found, &events, 0);
+    // New records of a network are limited: what has none is new whenever it comes.
+    let busy = |net: usize| {
+        let client = format!("12.{}.{}.7", net / 256, net % 256);
+        let count = 1 + random.below(8);
+        let senders = (0..count).map(|index| format!("{}x@many.example", letters(index)));
+        let senders: Vec<String> = senders.collect();
+        let times = [0, 400, 4400, 4800, 9000];
+        let all = times.iter().flat_map(|later| {
+            let one = |sender: &String| event(*later, &client, "unknown", sender);
+            senders.iter().map(one).collect::<Vec<_>>()
+        });
+        all.collect()
+    };
+    let clients = (0..60).map(busy).collect();
+    let log = dir.path().join("log-max-new");
+    let options = ["--max-new=3", "--auto-whitelist-clients=0"];
+    let events = play(&dir.path().join("max-new"), &options, clients, &log);
+    let found = summary(&[log.to_str().unwrap()], b"");
+    check_total(&found, &events, 0);
+    let again = events
+        .iter()
+        .filter(|event| event.kind() == ("greylist", "new"));
+    assert!(again.count() > found["total"]["put_off"].as_u64().unwrap() as usize + 50);
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn what_passes_in_trouble_is_counted() {
+    if !has("redis-server", "the report on a server whose Redis is gone") {
+        return;
+    }
+    let mut redis = RedisServer::start(&[]);
+    let store = format!("--store={}", redis.url());
+    let dir = test_dir();
+    let logs = ["before", "after"].map(|name| dir.path().join(format!("{name}.log")));
+    let never = |later: u64, passes_by: &'static str| {
+        let client = |net: usize| {
+            let client = format!("10.1.{net}.7");
+            let sender = format!("{}@b.example", letters(net));
+            vec![Event {
+                passes_by,
+                ..event(later, &client, "unknown", &sender)
+            }]
+        };
+        (0..50).map(client).collect::<Vec<_>>()
+    };
+    let mut events = play(&dir.path().join("1"), &[&store], never(0, ""), &logs[0]);
+    redis.kill();
+    // Some of them again, and some others.
+    let mut later = never(60, "database trouble");
+    later.truncate(20);
+    for net in 100..110 {
+        let other = event(70, &format!("10.1.{net}.7"), "unknown", "other@b.example");
+        later.push(vec![Event {
+            passes_by: "database trouble",
+            ..other
+        }]);
+    }
+    events.extend(play(&dir.path().join("2"), &[&store], later, &logs[1]));
+    let logs = logs.each_ref().map(|log| log.to_str().unwrap());
+    let found = summary(&logs, b"");
+    assert_eq!(found["total"]["answers"]["pass"]["database trouble"], 30);
+    check_total(&found, &events, 0);
 }
 
 #[cfg(feature = "redis")]

@@ -20,6 +20,8 @@ pub struct Event {
     pub sender: String,
     pub recipient: String,
     pub is_data: bool,
+    /// Which mail it is about; 0: one of its own.
+    pub mail: usize,
     /// Why it passes if the answer does not tell.
     pub passes_by: &'static str,
     pub reply: String,
@@ -32,9 +34,13 @@ impl Event {
     /// The request as Postfix sends it; its queue number says which it is.
     pub fn request(&self, number: usize) -> String {
         let state = if self.is_data { "DATA" } else { "RCPT" };
+        let mail = match self.mail {
+            0 => format!("i{number}"),
+            mail => format!("m{mail}"),
+        };
         format!(
             "request=smtpd_access_policy\nprotocol_state={state}\nclient_address={}\nclient_name={}\n\
-             sender={}\nrecipient={}\nqueue_id=Q{number}\ninstance=i{number}\npolicy_test_time={}\n\n",
+             sender={}\nrecipient={}\nqueue_id=Q{number}\ninstance={mail}\npolicy_test_time={}\n\n",
             self.client, self.name, self.sender, self.recipient, self.time
         )
     }

@@ -139,7 +139,8 @@ impl Screen {
                 push_line(&mut text, true, HEADING);
                 self.lines = 1;
             }
-            text.push_str(&format!("\r{present}\x1b[K"));
+            // What is beyond the edge of a narrow terminal is left out, not wrapped.
+            text.push_str(&format!("\x1b[?7l\r{present}\x1b[K\x1b[?7h"));
         }
         let mut output = io::stdout().lock();
         let written = output
