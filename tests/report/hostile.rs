@@ -54,6 +54,8 @@ const PIECES: &[&str] = &[
     "NOQUEUE: reject: ",
     "Greylisted; ",
     " from=<a@b> to=<c@d> ",
+    "Greylisted; from=<a@b> to=<c@d> proto=ESMTP helo=<x>",
+    " from=<\"a\\\"> b\"@c> to=<",
     " from=<",
     " to=<",
     ">",
@@ -114,6 +116,31 @@ proptest! {
         prop_assert!(shown.bytes().all(|octet| octet == b'\n' || (b' '..=b'~').contains(&octet)));
         prop_assert_eq!(csv::lines(&summary).len(), summary.rows.len() + 1);
         prop_assert!(json::value(&summary)["total"].is_object());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_line_ends_the_report_of_the_original(lines in prop::collection::vec(line(), 500)) {
+        let ran = super::report(&["--show_tries", "--nosingle_line", "--skip_pool"], &lines.join(&b'\n'));
+        prop_assert_eq!(ran.status, 0, "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn addresses_of_any_length_are_told() {
+    let long = "r".repeat(700);
+    for (sender, recipient) in [("a@b", &long[..]), (&long, "c@d"), (&long, &long)] {
+        let log = format!(
+            "Nov  4 02:00:00 mx postfix/smtpd[7]: NOQUEUE: reject: RCPT from a.example[192.0.2.10]: 450 4.2.0 \
+             <{recipient}>: Recipient address rejected: Greylisted; from=<{sender}> to=<{recipient}> proto=ESMTP helo=<x>\n"
+        );
+        let told = super::report(&["--tab"], log.as_bytes()).ok();
+        assert!(told.ends_with(&format!("\t{recipient}\n")), "{told}");
+        let found = super::summary(&[], log.as_bytes());
+        assert_eq!(found["total"]["requests"], 1);
     }
 }
 

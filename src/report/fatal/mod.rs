@@ -8,14 +8,13 @@ mod database;
 mod layout;
 mod tries;
 
-use std::collections::{HashMap, HashSet};
+use std::hash::RandomState;
 
 use super::options::Id;
 use super::words::Words;
 use super::{input, terms};
 use crate::admin::failure::Failure;
 use crate::admin::output::Output;
-use crate::config::settings::Settings;
 use crate::sys::clock;
 use crate::sys::process::{become_user, find_identity, is_root};
 use layout::Layout;
@@ -34,18 +33,17 @@ pub fn run(words: &Words) -> Result<Vec<String>, Failure> {
     let filter = Filter::new(words)?;
     let terms = terms::read(words)?;
     let settings = terms::settings(words)?;
-    let mut tries = Tries::new(terms, filter);
+    let hasher = RandomState::new();
+    let mut tries = Tries::new(terms, filter, hasher.clone());
     let now = clock::seconds() as i64;
     let troubles = input::each_line(&words.logs, now, &mut |head, _| tries.add(head))?;
     let mut found = tries.finish();
     if words.has(Id::DbDir) || terms::has_database(&settings) {
         become_reader(words)?;
-        let ages = ages(&settings, &found)?;
+        let wanted = found.iter().flat_map(|one| one.keys).collect();
+        let used = database::used_again(&settings, &wanted, &hasher, delay)?;
         // What the database does not know was removed from it, or never got there.
-        found.retain(|one| {
-            let ages = one.keys.iter().filter_map(|key| ages.get(&key[..]));
-            !ages.into_iter().any(|age| *age >= delay)
-        });
+        found.retain(|one| one.keys.iter().all(|key| !used.contains(key)));
     } else {
         crate::admin::complain(&format!(
             "{}: there is no database: what came back is told from the log alone",
@@ -59,15 +57,6 @@ pub fn run(words: &Words) -> Result<Vec<String>, Failure> {
     output.write(&text)?;
     output.finish()?;
     Ok(troubles)
-}
-
-/// The seconds between first and last use of each record that is asked for.
-fn ages(settings: &Settings, found: &[tries::Found]) -> Result<HashMap<Vec<u8>, f64>, Failure> {
-    let wanted: HashSet<&[u8]> = found
-        .iter()
-        .flat_map(|one| one.keys.iter().map(Vec::as_slice))
-        .collect();
-    database::ages(settings, &wanted)
 }
 
 /// Takes the identity that was asked for; the database is opened as its owner

@@ -1,6 +1,7 @@
 //! The tries of each triplet that a log tells, and whether it passed.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
 use super::clients::Clients;
@@ -74,12 +75,12 @@ pub struct Found {
     pub last: i64,
     /// It passed later, by the log.
     pub has_passed: bool,
-    /// The keys under which a server may have it.
-    pub keys: Vec<Vec<u8>>,
+    /// Hashes of the keys under which a server may have it.
+    pub keys: [u64; 3],
 }
 
-/// Tries by client address, sender and recipient.
-type ByTriplet = HashMap<Vec<u8>, Found>;
+/// Tries by the hash of client address, sender and recipient.
+type ByTriplet = HashMap<u64, Found>;
 
 /// What the logs tell.
 pub struct Tries {
@@ -87,16 +88,18 @@ pub struct Tries {
     /// By the rules of the original.
     old: Terms,
     filter: Filter,
-    by_postfix: ByTriplet,
-    /// Kept while there is no line of Postfix about a greylisted client.
-    by_server: ByTriplet,
-    /// When a triplet passed last, by the server's key.
-    passed: HashMap<Vec<u8>, i64>,
+    /// Stands for texts: nobody can foresee two that have the same hash.
+    hasher: RandomState,
+    tries: ByTriplet,
+    /// Postfix has lines about greylisted clients: those of the server do not count.
+    has_postfix: bool,
+    /// When a triplet passed last, by the hash of the server's key.
+    passed: HashMap<u64, i64>,
 }
 
 impl Tries {
     /// Nothing is told yet.
-    pub fn new(terms: Terms, filter: Filter) -> Tries {
+    pub fn new(terms: Terms, filter: Filter, hasher: RandomState) -> Tries {
         let rules = Rules {
             compat: Compat::Targrey134,
             ..Rules::default()
@@ -109,8 +112,9 @@ impl Tries {
             },
             terms,
             filter,
-            by_postfix: HashMap::new(),
-            by_server: HashMap::new(),
+            hasher,
+            tries: HashMap::new(),
+            has_postfix: false,
             passed: HashMap::new(),
         }
     }
@@ -140,15 +144,17 @@ impl Tries {
                 .filter
                 .admits(refused.client_name, refused.client_address)
         {
-            self.by_server = HashMap::new();
+            if !self.has_postfix {
+                self.has_postfix = true;
+                self.tries = HashMap::new();
+            }
             let parts = [
                 refused.client_name,
                 refused.client_address,
                 refused.sender,
                 refused.recipient,
             ];
-            let terms = [&self.terms, &self.old];
-            add(terms, &mut self.by_postfix, parts, time, times);
+            self.add_try(parts, time, times);
         }
     }
 
@@ -167,29 +173,72 @@ impl Tries {
         ];
         match logged.action {
             b"greylist"
-                if self.by_postfix.is_empty()
+                if !self.has_postfix
                     && self
                         .filter
                         .admits(logged.client_name, logged.client_address) =>
             {
-                let terms = [&self.terms, &self.old];
-                add(terms, &mut self.by_server, parts, time, times);
+                self.add_try(parts, time, times);
             }
             // What passed before anything was greylisted is of no use.
-            b"pass" if !self.by_server.is_empty() || !self.by_postfix.is_empty() => {
-                self.passed.insert(key(&self.terms, parts), time);
+            b"pass" if !self.tries.is_empty() => {
+                let key = self.hasher.hash_one(&key(&self.terms, parts)[..]);
+                self.passed.insert(key, time);
             }
             _ => {}
         }
     }
 
+    /// Counts a try: client name and address, sender, recipient.
+    fn add_try(&mut self, parts: [&[u8]; 4], time: i64, times: u64) {
+        let Tries {
+            terms, old, hasher, ..
+        } = self;
+        let [name, address, sender, recipient] = parts;
+        // By the original's rules a text without dots is whole; a slash stands on both
+        // sides of the sender.
+        let sender_part = key(old, [b"", b"", sender, b""]);
+        let recipient_part = recipient.to_ascii_lowercase();
+        let id = [
+            &address.to_ascii_lowercase(),
+            &sender_part[..],
+            &recipient_part,
+        ]
+        .concat();
+        let id = hasher.hash_one(&id[..]);
+        let one = self.tries.entry(id).or_insert_with(|| {
+            let [sender, recipient] = [sender, recipient].map(postfix::without_quotes);
+            let known = [name, address, &sender, &recipient];
+            // Where the server keeps it: by the rules that it has left, and by the
+            // original's.
+            let [own, by_original] =
+                [terms, old].map(|terms| hasher.hash_one(&key(terms, known)[..]));
+            Found {
+                address: address.to_vec(),
+                order: std::str::from_utf8(address)
+                    .ok()
+                    .and_then(|text| text.parse().ok()),
+                name: Vec::new(),
+                sender: sender_part[1..sender_part.len() - 1].to_vec(),
+                recipient: recipient_part,
+                tries: 0,
+                first: time,
+                last: time,
+                has_passed: false,
+                keys: [own, id, by_original],
+            }
+        });
+        if one.name != name {
+            one.name = name.to_vec();
+        }
+        one.tries += times;
+        one.first = one.first.min(time);
+        one.last = one.last.max(time);
+    }
+
     /// All triplets, in the order of the report.
     pub fn finish(self) -> Vec<Found> {
-        let all = match self.by_postfix.is_empty() {
-            true => self.by_server,
-            false => self.by_postfix,
-        };
-        let mut all: Vec<Found> = all.into_values().collect();
+        let mut all: Vec<Found> = self.tries.into_values().collect();
         for one in &mut all {
             let passed = one.keys.iter().filter_map(|key| self.passed.get(key)).max();
             one.has_passed = passed.is_some_and(|passed| *passed >= one.first);
@@ -204,40 +253,6 @@ impl Tries {
         });
         all
     }
-}
-
-/// Counts a try: client name and address, sender, recipient.
-fn add([terms, old]: [&Terms; 2], tries: &mut ByTriplet, parts: [&[u8]; 4], time: i64, times: u64) {
-    let [name, address, sender, recipient] = parts;
-    let [plain_sender, plain_recipient] = [sender, recipient].map(postfix::without_quotes);
-    let known = [name, address, &plain_sender, &plain_recipient];
-    // By the original's rules a text without dots is whole.
-    let rest = key(old, [b"", b"", sender, recipient]);
-    let id = [&address.to_ascii_lowercase(), &rest[..]].concat();
-    let one = tries.entry(id.clone()).or_insert_with(|| {
-        let (sender, recipient) = rest.split_at(rest.len() - recipient.len());
-        // Where the server keeps it: by the rules that it has left, and by the original's.
-        let mut keys = vec![key(terms, known), id, key(old, known)];
-        keys.dedup();
-        Found {
-            address: address.to_vec(),
-            order: std::str::from_utf8(address)
-                .ok()
-                .and_then(|text| text.parse().ok()),
-            name: Vec::new(),
-            // A slash stands on both sides.
-            sender: sender[1..sender.len() - 1].to_vec(),
-            recipient: recipient.to_vec(),
-            tries: 0,
-            first: time,
-            last: time,
-            has_passed: false,
-            keys,
-        }
-    });
-    one.name = name.to_vec();
-    one.tries += times;
-    one.last = time;
 }
 
 /// The key of a triplet under the rules of the server.
