@@ -17,6 +17,7 @@ use std::ffi::OsString;
 
 use crate::admin::failure::Failure;
 use crate::admin::output::Output;
+use crate::config::settings::Settings;
 use crate::sys::clock;
 use crate::sys::process::lower_priority;
 use options::Id;
@@ -51,9 +52,10 @@ fn answer(words: &Words) -> Result<(), Failure> {
     if page.is_none() && !words.has(Id::Summary) {
         return finish(&fatal::run(words)?);
     }
-    let (summary, mut troubles) = summarise(words)?;
+    let settings = terms::settings(words)?;
+    let (summary, mut troubles) = summarise(words, &settings)?;
     if let Some(page) = page {
-        let databases = databases(words).unwrap_or_else(|failure| {
+        let databases = databases(&settings).unwrap_or_else(|failure| {
             // The page tells what the logs do.
             troubles.push(failure.message);
             None
@@ -78,10 +80,9 @@ fn answer(words: &Words) -> Result<(), Failure> {
 }
 
 /// What the database holds; `None` if there is none.
-fn databases(words: &Words) -> Result<Option<database::Databases>, Failure> {
-    let settings = terms::settings(words)?;
-    match terms::has_database(&settings) {
-        true => database::count(&settings, clock::seconds()).map(Some),
+fn databases(settings: &Settings) -> Result<Option<database::Databases>, Failure> {
+    match terms::has_database(settings) {
+        true => database::count(settings, clock::seconds()).map(Some),
         false => Ok(None),
     }
 }
@@ -95,8 +96,8 @@ fn finish(troubles: &[String]) -> Result<(), Failure> {
 }
 
 /// Reads the logs and puts the summary together.
-fn summarise(words: &Words) -> Result<(Summary, Vec<String>), Failure> {
-    let mut tally = Tally::new(terms::read(words)?);
+fn summarise(words: &Words, settings: &Settings) -> Result<(Summary, Vec<String>), Failure> {
+    let mut tally = Tally::new(terms::read(words, settings)?);
     if words.has(Id::Html) {
         tally = tally.with_hours();
     }

@@ -14,14 +14,14 @@ use crate::admin::words::settings_of;
 use crate::config::settings::Settings;
 use crate::config::{paths, saved, whitelists};
 use crate::policy::rules::Rules;
+use crate::sys::errors::describe;
 
-/// Reads the terms.
-pub fn read(words: &Words) -> Result<Terms, Failure> {
+/// The terms, by the settings of the server.
+pub fn read(words: &Words, settings: &Settings) -> Result<Terms, Failure> {
     let by = match words.value(Id::By) {
         None => By::Day,
         Some(name) => by_name(name)?,
     };
-    let settings = settings(words)?;
     // The domains are wanted whatever the server does with them.
     let with_pools = Settings {
         rules: Rules {
@@ -46,7 +46,7 @@ pub fn read(words: &Words) -> Result<Terms, Failure> {
     })?;
     Ok(Terms {
         by,
-        rules: settings.rules,
+        rules: settings.rules.clone(),
         lists,
         pools,
         greylist_text,
@@ -66,16 +66,39 @@ fn by_name(name: &OsStr) -> Result<By, Failure> {
 /// The settings of the server with this database; the defaults if it has left none that
 /// this user may read: the log is told all the same.
 pub fn settings(words: &Words) -> Result<Settings, Failure> {
-    let dbdir = words.value(Id::DbDir).unwrap_or(OsStr::new(paths::DBDIR));
-    let dbdir = Path::new(dbdir);
-    let left = saved::read(dbdir).ok().flatten();
-    let words = left.map_or(Vec::new(), |content| saved::words(&content));
-    let settings = settings_of(&words, &[])?;
+    let given = words.value(Id::DbDir).map(Path::new);
+    let dbdir = given.unwrap_or(Path::new(paths::DBDIR));
+    if given.is_some() {
+        let found = std::fs::metadata(dbdir).map_err(|error| Failure::file(dbdir, &error))?;
+        if !found.is_dir() {
+            return Err(Failure::error(format!(
+                "{}: Not a directory",
+                dbdir.display()
+            )));
+        }
+    }
+    let settings = left(dbdir).or_else(|why| {
+        if given.is_some() {
+            let file = saved::path(dbdir);
+            crate::admin::complain(&format!(
+                "WARNING: {}: {why}: the defaults of the server count",
+                file.display()
+            ));
+        }
+        settings_of(&[], &[])
+    })?;
     // The directory may have been moved, or be a copy.
     Ok(Settings {
         dbdir: dbdir.to_owned(),
         ..settings
     })
+}
+
+/// The settings that the server has left; the defaults without any.
+fn left(dbdir: &Path) -> Result<Settings, String> {
+    let content = saved::read(dbdir).map_err(|error| describe(&error))?;
+    let words = content.map_or(Vec::new(), |content| saved::words(&content));
+    settings_of(&words, &[]).map_err(|failure| failure.message)
 }
 
 /// True if there is a database: in its directory, or in Redis.

@@ -396,6 +396,33 @@ fn mistakes_are_told() {
         report(&["--summary", "/"], b"").failed(2),
         "ERROR: /: Is a directory\n"
     );
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("postgrey.options");
+    for words in [
+        &["--summary"][..],
+        &[],
+        &["--html=-"],
+        &["--follow", "/dev/null"],
+    ] {
+        let words = [&["--dbdir=/nonexistent"], words].concat();
+        assert_eq!(
+            report(&words, b"").failed(2),
+            "ERROR: /nonexistent: No such file or directory\n"
+        );
+    }
+    // Left by a server of another time: the log is told all the same.
+    fs::write(&file, "--bogus\n").unwrap();
+    let ran = report(&["--summary", "--dbdir", dir.path().to_str().unwrap()], b"");
+    assert_eq!(
+        (ran.status, &ran.stderr[..]),
+        (
+            0,
+            &format!(
+                "WARNING: {}: Unknown option: bogus: the defaults of the server count\n",
+                file.display()
+            )[..]
+        )
+    );
     let bzip = report(&["--summary"], b"BZh91AY").failed(2);
     assert!(bzip.contains("bzcat"), "{bzip}");
     assert!(report(&["--help"], b"").quiet().contains("--summary"));

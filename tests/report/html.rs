@@ -203,6 +203,11 @@ fn a_page_of_any_log_is_of_bounded_size() {
         .map(|part| part.find("</svg>").unwrap())
         .sum();
     assert!(pictures < 400_000, "{pictures}");
+    let marks = regex::Regex::new(r">\s*20(1[67]|2[0-6])-\d\d\s*</text>").unwrap();
+    assert!(
+        marks.find_iter(&years).count() >= 8,
+        "years beside the months"
+    );
     assert!(years.contains("the picture has the means of 110 each"));
     assert!(years.matches("<tr>").count() > hours as usize);
 }

@@ -31,8 +31,8 @@ pub fn run(words: &Words) -> Result<Vec<String>, Failure> {
     };
     let layout = Layout::new(words);
     let filter = Filter::new(words)?;
-    let terms = terms::read(words)?;
     let settings = terms::settings(words)?;
+    let terms = terms::read(words, &settings)?;
     let hasher = RandomState::new();
     let mut tries = Tries::new(terms, filter, hasher.clone());
     let now = clock::seconds() as i64;

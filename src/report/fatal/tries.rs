@@ -228,6 +228,8 @@ impl Tries {
                 keys: [own, id, by_original],
             }
         });
+        // The server leaves out a name that is none.
+        let name = if name.is_empty() { b"unknown" } else { name };
         if one.name != name {
             one.name = name.to_vec();
         }

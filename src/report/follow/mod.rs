@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::input::without_doubles;
 use super::{terms, words::Words};
 use crate::admin::failure::Failure;
 use crate::sys::clock;
@@ -57,7 +58,8 @@ struct Follower {
 
 impl Follower {
     fn new(words: &Words, now: i64) -> Result<Follower, Failure> {
-        Follower::of(&words.logs, Minute::new(terms::read(words)?), now)
+        let terms = terms::read(words, &terms::settings(words)?)?;
+        Follower::of(&without_doubles(&words.logs), Minute::new(terms), now)
     }
 
     fn of(logs: &[PathBuf], minute: Minute, now: i64) -> Result<Follower, Failure> {

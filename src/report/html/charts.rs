@@ -151,9 +151,12 @@ pub fn push_over_time(page: &mut String, summary: &Summary) -> Result<(), String
 fn time_marks(step: &str, rows: &[Row], size: Size) -> Vec<(f64, String)> {
     let most = if size == Size::Wide { 9 } else { 4 };
     let are_hours = step == "hour" && rows.len() <= 36;
-    let label = |row: &Row| match are_hours {
-        true => row.label[11..].to_owned(),
-        false => row.label[5..10].to_owned(),
+    // A day tells no year.
+    let are_years = matches!(rows, [first, .., last] if last.start - first.start > 300 * 86_400);
+    let label = |row: &Row| match (are_hours, are_years) {
+        (true, _) => row.label[11..].to_owned(),
+        (false, true) => row.label[..7].to_owned(),
+        (false, false) => row.label[5..10].to_owned(),
     };
     let is_marked = |row: &Row| are_hours || step != "hour" || row.label.ends_with(" 00h");
     let candidates: Vec<(usize, &Row)> = rows

@@ -82,7 +82,7 @@ pub fn each_line(
 
 /// The logs without those that are there under another name, or twice: their lines would
 /// be counted twice.
-fn without_doubles(logs: &[PathBuf]) -> Vec<PathBuf> {
+pub fn without_doubles(logs: &[PathBuf]) -> Vec<PathBuf> {
     let mut known = Vec::new();
     let mut kept = Vec::new();
     for path in logs {
