@@ -246,6 +246,20 @@ fn what_is_no_text_is_told_and_the_rest_is_read() {
         );
     }
     assert!(Path::new(&path("long")).exists());
+    // Another form of log, as JSON of the journal, is none that is known.
+    let other = summary(&[], b"{\"MESSAGE\":\"action=pass, reason=client AWL\"}\n");
+    let note = other["notes"][0].as_str().unwrap();
+    assert!(note.starts_with("no line is one of postgrey"), "{note}");
+    let packed = Command::new("xz")
+        .args(["-k", "--check=sha256", &path("empty")])
+        .status();
+    match packed.is_ok_and(|status| status.success()) {
+        true => {
+            let said = report(&["--summary", &path("empty.xz")], b"").failed(2);
+            assert!(said.contains("give what xzcat makes of it"), "{said}");
+        }
+        false => super::machine::skip("xz", "a log packed with SHA-256"),
+    }
     let none = dir.path().join("none");
     fs::write(&none, "").unwrap();
     let none = none.to_str().unwrap();

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::read::MultiGzDecoder;
-use xz4rust::{XzDecoder, XzNextBlockResult};
+use xz4rust::{XzDecoder, XzError, XzNextBlockResult};
 
 /// Octets by which a file is known.
 pub const HEAD: u64 = 6;
@@ -58,6 +58,9 @@ impl<R: Read> Read for Streams<R> {
                     self.is_between = true;
                     self.decoder.reset();
                     (used, made)
+                }
+                Err(XzError::Sha256NotSupported) => {
+                    return Err(unknown("xz with SHA-256", "xzcat"));
                 }
                 Err(error) => return Err(io::Error::other(format!("damaged: {error}"))),
             };

@@ -269,6 +269,13 @@ fn notes(kinds: &[(String, String)], total: &Row, lines: &Lines) -> Vec<String> 
             lines.disordered
         ));
     }
+    if lines.read > 0 && lines.read == lines.other {
+        notes.push(
+            "no line is one of postgrey or of Postfix' smtpd: LOGS in postgreyreport(1) has what \
+             they may look like"
+                .into(),
+        );
+    }
     if has(&|_, reason| reason == TOLD_BY_POSTFIX) {
         notes.push(
             "of some requests only Postfix tells, which says neither what passed nor what came \
