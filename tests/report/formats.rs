@@ -305,6 +305,12 @@ fn what_the_log_lost_is_said() {
             "{text}"
         );
     }
+    let held = b"2026-11-24T02:27:20Z mx postgrey[9]: action=tarpit, reason=new, client_address=192.0.2.1\n";
+    let notes = summary(&[], held)["notes"].to_string();
+    assert!(
+        notes.contains("nobody is told to have waited in the tarpit"),
+        "{notes}"
+    );
     let untimed = b"action=pass, reason=client AWL, client_address=192.0.2.1\n";
     assert_eq!(summary(&[], untimed)["lines"]["without_time"], 1);
 }

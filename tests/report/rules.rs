@@ -2,9 +2,12 @@
 //! databases, and their lines.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::common_server::test_dir;
+use super::common_server::{Server, test_dir};
 use super::count::check_total;
 use super::million::play;
 use super::random::Random;
@@ -222,6 +225,96 @@ fn every_reason_is_counted() {
         .iter()
         .filter(|event| event.kind() == ("greylist", "new"));
     assert!(again.count() > found["total"]["put_off"].as_u64().unwrap() as usize + 50);
+}
+
+#[test]
+fn who_was_held_and_waited_is_counted() {
+    let dir = test_dir();
+    let play = |name: &str, options: &[&str], clients| {
+        let log = dir.path().join(format!("{name}.log"));
+        let events = play(&dir.path().join(name), options, clients, &log);
+        let found = summary(&[log.to_str().unwrap()], b"");
+        check_total(&found, &events, 0);
+        found
+    };
+    // taRgrey greylists the second recipient of a mail, and each that comes while its
+    // client is in the tarpit.
+    let with_two = |net: usize| {
+        let client = format!("13.0.{net}.7");
+        let sender = format!("{}x@b.example", letters(net));
+        let first = |later: u64| event(later, &client, "unknown", &sender);
+        let second = |later: u64| Event {
+            recipient: "other@here.example".into(),
+            ..first(later)
+        };
+        let data = Event {
+            is_data: true,
+            passes_by: "tarpit passed",
+            ..first(125)
+        };
+        match net % 4 {
+            0 => vec![first(0), second(0), data, second(400)],
+            1 => vec![first(0), second(0)],
+            2 => vec![first(0), first(60), second(70), first(500)],
+            _ => vec![first(0), data],
+        }
+    };
+    let targrey = ["--targrey", "--tarpit=125", "--log-tarpit"];
+    let found = play("targrey", &targrey, (0..120).map(with_two).collect());
+    let total = &found["total"];
+    assert_eq!(
+        [
+            &total["held"],
+            &total["waited"],
+            &total["gave_up"],
+            &total["came_back"]
+        ],
+        [120, 60, 60, 60]
+            .map(|number| serde_json::json!(number))
+            .each_ref()
+    );
+    assert_eq!(found["notes"], serde_json::json!([]));
+}
+
+#[test]
+fn the_database_is_read_while_the_server_writes() {
+    let dir = test_dir();
+    let server = Server::start(dir.path(), &[]);
+    let is_over = AtomicBool::new(false);
+    let db = server.dbdir.to_str().unwrap();
+    let line = "Nov  4 02:00:00 mx postfix/smtpd[7]: NOQUEUE: reject: RCPT from a.example[11.0.0.7]: 450 4.2.0 \
+         <r@here.example>: Recipient address rejected: Greylisted; from=<ax@b.example> to=<r@here.example> proto=ESMTP helo=<x>\n";
+    let asked = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut stream = BufReader::new(UnixStream::connect(&server.socket).unwrap());
+            let mut net = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                let client = format!("11.{}.{}.7", net / 256, net % 256);
+                let sender = format!("{}x@b.example", letters(net));
+                let text = event(0, &client, "a.example", &sender).request(net);
+                stream.get_mut().write_all(text.as_bytes()).unwrap();
+                let mut line = String::new();
+                stream.read_line(&mut line).unwrap();
+                assert!(line.starts_with("action=DEFER_IF_PERMIT "), "{line}");
+                stream.read_line(&mut line).unwrap();
+                net += 1;
+            }
+            net
+        });
+        for _ in 0..10 {
+            let told = report(&["--dbdir", db], line.as_bytes()).quiet();
+            assert_eq!(told.lines().count(), 1, "{told}");
+            let page = report(&["--html=-", "--dbdir", db], line.as_bytes()).quiet();
+            assert!(page.contains("<h2>The database</h2>"));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    assert!(asked > 50, "{asked}");
+    let page = report(&["--html=-", "--dbdir", db], b"").quiet();
+    let count = page.split("</i>triplets ").nth(1).unwrap();
+    let count = count.split('<').next().unwrap().replace('\u{202f}', "");
+    assert_eq!(count, asked.to_string());
 }
 
 #[cfg(feature = "redis")]

@@ -133,3 +133,43 @@ fn time_of(time: i64) -> String {
     let [_, month, day, hour, minute, _] = clock::date_of_seconds(time as f64);
     format!("{month:02}-{day:02} {hour:02}:{minute:02}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail_log::head::Program;
+    use crate::policy::decide::Whitelists;
+    use crate::policy::pool::Pools;
+    use crate::policy::rules::Rules;
+
+    #[test]
+    fn more_clients_than_some_are_forgotten() {
+        let rules = Rules::default();
+        let mut minute = Minute::new(Terms {
+            by: By::Day,
+            lists: Whitelists::new(rules.compat),
+            rules,
+            pools: Pools::default(),
+            greylist_text: regex::bytes::Regex::new("Greylisted").unwrap(),
+        });
+        let pass = |minute: &mut Minute, client: usize| {
+            let message = format!("action=pass, reason=client AWL, client_address={client}");
+            let head = Head {
+                time: Some(1_800_000_000),
+                program: Program::Postgrey,
+                message: message.as_bytes(),
+            };
+            minute.add(&head, 0);
+        };
+        for client in 0..=MOST_KNOWN {
+            pass(&mut minute, client);
+        }
+        let line = minute.line(0);
+        assert!(line.ends_with("  200001       0"), "{line}");
+        minute.restart();
+        assert_eq!(minute.tally.clients.count(), 0);
+        pass(&mut minute, 7);
+        minute.restart();
+        assert_eq!(minute.tally.clients.count(), 1);
+    }
+}

@@ -283,6 +283,13 @@ fn notes(kinds: &[(String, String)], total: &Row, lines: &Lines) -> Vec<String> 
                 .into(),
         );
     }
+    if total.sums.held > 0 && total.sums.waited == 0 {
+        notes.push(
+            "nobody is told to have waited in the tarpit, and nobody is by a server without \
+             --targrey, or one that is not asked at DATA"
+                .into(),
+        );
+    }
     if !kinds.is_empty() && !has(&|action, reason| action == "tarpit" || reason == "tarpit passed")
     {
         let broken = match total.sums.broken_off {
