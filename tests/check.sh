@@ -14,7 +14,7 @@
 #                         POSTGREY_MATRIX (all), POSTGREY_SESSIONS (5000),
 #                         POSTGREY_OPTION_SETS (2000), POSTGREY_RACES (25000),
 #                         POSTGREY_REPORT_REQUESTS (1000000),
-#                         POSTGREY_REPORT_RCPTS (100000)
+#                         POSTGREY_REPORT_RCPTS (620000)
 #
 # A test that lacks something says so in a line that begins with "skipped", best
 # in the form "skipped: WHAT: no PROGRAM on this machine".
@@ -37,7 +37,7 @@ case $1 in
         export POSTGREY_OPTION_SETS="${POSTGREY_OPTION_SETS:-2000}"
         export POSTGREY_RACES="${POSTGREY_RACES:-25000}"
         export POSTGREY_REPORT_REQUESTS="${POSTGREY_REPORT_REQUESTS:-1000000}"
-        export POSTGREY_REPORT_RCPTS="${POSTGREY_REPORT_RCPTS:-100000}"
+        export POSTGREY_REPORT_RCPTS="${POSTGREY_REPORT_RCPTS:-620000}"
         ;;
 '') ;;
 *)
