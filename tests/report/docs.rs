@@ -107,6 +107,17 @@ fn the_manual_names_all_that_programs_are_told() {
 }
 
 #[test]
+fn names_stand_as_the_manual_says() {
+    let log = "2026-11-24T02:27:10Z mx postgrey[9]: action=greylist, reason=new, client_address=192.0.2.1, \
+        sender=a@\u{fc}\\x, recipient=c@d\n";
+    let found = summary(&[], log.as_bytes());
+    let top = &found["top"]["sender_domains"]["never_came_back"];
+    assert_eq!(top[0]["name"], "\\c3\\bc\\\\x");
+    let text = report(&["--summary"], log.as_bytes()).quiet();
+    assert!(text.contains("1 \\c3\\bc\\\\x\n"), "{text}");
+}
+
+#[test]
 fn the_manual_is_plain() {
     manual::check_plain("postgreyreport.1");
 }
