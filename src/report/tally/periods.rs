@@ -84,14 +84,12 @@ impl Periods {
             By::Day | By::Turn => (number, 0),
             By::Week => (number * 7 - 3, 0),
         };
-        // The system carries days beyond a month over, and every day has a noon.
+        // The system carries days beyond a month over. Every day has a noon, and not every
+        // one a midnight.
         let at = |hour| clock::seconds_of_date([1970, 1, 1 + days as i32, hour, 0, 0]);
-        let [year, month, day, ..] = clock::date_of_seconds(at(12).unwrap_or_default());
-        let mut time = at(hour as i32).unwrap_or_default();
-        // Where a day begins an hour late, the system may make the hour before of it.
-        if clock::date_of_seconds(time)[2] != day {
-            time += 3600.0;
-        }
+        let noon = at(12).unwrap_or_default();
+        let [year, month, day, ..] = clock::date_of_seconds(noon);
+        let time = at(hour as i32).unwrap_or(noon);
         let date = format!("{year:04}-{month:02}-{day:02}");
         let label = match self.by {
             By::Hour => format!("{date} {hour:02}h"),
