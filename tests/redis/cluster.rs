@@ -8,7 +8,7 @@ use postgrey::store::redis::client::{Client, Request};
 use crate::server::{NODE_TIMEOUT, RedisCluster, has};
 use crate::*;
 
-fn slot_of(text: &str) -> u16 {
+pub(crate) fn slot_of(text: &str) -> u16 {
     crc16::State::<crc16::XMODEM>::calculate(text.as_bytes()) % 16384
 }
 

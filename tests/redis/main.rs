@@ -13,6 +13,7 @@ mod routing;
 mod scripted;
 #[path = "../common/redis.rs"]
 mod server;
+mod store;
 
 use std::time::{Duration, Instant};
 

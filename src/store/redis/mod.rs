@@ -158,7 +158,7 @@ impl RedisStore {
                 continue;
             };
             let own = named.own_group().filter(|own| **own != named.group);
-            let mut own_group = own.and_then(|own| groups.remove(own));
+            let mut own_group = own.and_then(|own| Some((own, groups.remove(own)?)));
             if own_group.is_none() && own.is_some() && asks_for_client(rules, &commands[index]) {
                 // Whether it is on the auto-whitelist is not known.
                 groups.insert(named.group.clone(), group);
@@ -169,12 +169,14 @@ impl RedisStore {
                 Some((command, committed.as_ref().or(decided.as_ref())?))
             });
             let command = allowed(&commands[index], commands.len(), before);
+            // Nobody asks for it then, and it is not kept: what is in no group was not read.
+            let mut none = Group::default();
             let mut view = View {
                 rules,
                 command: &command,
                 named,
                 group: &mut group,
-                own_group: own_group.get_or_insert_default(),
+                own_group: own_group.as_mut().map_or(&mut none, |(_, group)| group),
                 has_changed_own: false,
             };
             match view.apply() {
@@ -187,7 +189,7 @@ impl RedisStore {
             };
             waiting.entry(changed.clone()).or_default().push(index);
             groups.insert(named.group.clone(), group);
-            if let (Some(own), Some(own_group)) = (own, own_group) {
+            if let Some((own, own_group)) = own_group {
                 groups.insert(own.clone(), own_group);
             }
         }
