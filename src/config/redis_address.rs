@@ -86,6 +86,12 @@ impl RedisAddress {
                                 redis+unix:///run/redis/redis.sock"
                         .into());
                 }
+                // Other programs take a password there, and everybody would see it.
+                if path.contains('?') {
+                    return Err("may have ?db=NUMBER behind the path and nothing else: a \
+                                password is for --store-password-file"
+                        .into());
+                }
                 (Place::Unix(path.into()), false, database_number(database)?)
             }
             "redis-cluster" | "rediss-cluster" => {
@@ -264,14 +270,23 @@ mod tests {
             "redis://:geheim@a/1",
             "redis://u:ge@heim@a",
             "redis+unix://u:geheim@/r.sock",
+            "redis+unix:///r.sock?pass=geheim",
+            "redis+unix:///r.sock?user=u&pass=geheim&db=1",
             "redis-cluster://u:geheim/x@a,b",
         ] {
             let message = RedisAddress::parse(text).unwrap_err();
             assert!(message.contains("--store-password-file"), "{message}");
             assert!(!message.contains("heim"), "{message}");
         }
-        // Without a host behind it, it cannot be told from a port.
-        let message = RedisAddress::parse("redis://u@ge:heim@a").unwrap_err();
-        assert!(!message.contains("heim"), "{message}");
+        // Where it cannot be told from something else.
+        for text in [
+            "redis://u@ge:heim@a",
+            "redis://a:6379?password=geheim",
+            "redis://a/0?password=geheim",
+            "redis+unix:///r.sock?db=1&pass=geheim",
+        ] {
+            let message = RedisAddress::parse(text).unwrap_err();
+            assert!(!message.contains("heim"), "{message}");
+        }
     }
 }
