@@ -22,6 +22,7 @@ mod moving;
 mod races;
 mod tool;
 mod trouble;
+mod walks;
 
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -1,6 +1,6 @@
 //! Changes by hand: the records are read, changed here, and committed group by group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use redis::Value;
@@ -20,6 +20,9 @@ const MOST_TRIES: usize = 16;
 
 /// Where a record is: its group and its name.
 type Place = (Vec<u8>, Vec<u8>);
+/// Where the records with some keys are, or would be. There may be several of one key: a
+/// client of a pool that came without its name has one in the tarpit beside each.
+type Places = BTreeMap<(usize, Vec<u8>), Vec<Place>>;
 
 /// Runs the changes on the records with these keys.
 pub fn run(
@@ -27,14 +30,14 @@ pub fn run(
     keys: &[Key],
     edit: &mut Editor,
 ) -> Result<CommitReport, StoreError> {
-    let mut places: BTreeMap<(usize, Vec<u8>), Place> = BTreeMap::new();
-    for &(database, key) in keys {
-        if let Some(place) = locate(store, database, key)? {
-            places.insert((database as usize, key.to_vec()), place);
-        }
+    let mut places = Places::new();
+    for database in Database::ALL {
+        let of_database = keys.iter().filter(|(own, _)| *own == database);
+        let keys = of_database.map(|&(_, key)| key).collect();
+        locate(store, database, &keys, &mut places)?;
     }
     let mut groups: BTreeMap<Vec<u8>, Group> = BTreeMap::new();
-    for (group, name) in places.values() {
+    for (group, name) in places.values().flatten() {
         groups.entry(group.clone()).or_default().want(name.clone());
     }
     // Those that are committed keep what was read of them: the changes run on the
@@ -64,29 +67,38 @@ pub fn run(
     ))
 }
 
-/// Where a record is, or would be; `None` if that cannot be told.
+/// Finds out where the records with these keys are, or would be; a key of which that
+/// cannot be told gets no place. One walk serves all keys.
 fn locate(
     store: &mut RedisStore,
     database: Database,
-    key: &[u8],
-) -> Result<Option<Place>, StoreError> {
-    let likely = store.names.group_of_key(database, key);
+    keys: &BTreeSet<&[u8]>,
+    places: &mut Places,
+) -> Result<(), StoreError> {
+    let place_of = |key: &[u8]| (database as usize, key.to_vec());
     // A client of a pool has its record of the tarpit with those of the pool.
     let may_be_elsewhere = database == Database::Tarpit && store.rules.by_domain;
-    if likely.is_none() || may_be_elsewhere {
-        let deadline = store.deadline();
-        let found = find(&mut store.client, &store.names, database, key, deadline)?;
-        if let Some(name) = found.into_iter().next() {
-            return Ok(store
-                .names
-                .group_of_name(database, &name)
-                .map(|group| (group, name)));
+    let is_sought =
+        |key: &&[u8]| may_be_elsewhere || store.names.group_of_key(database, key).is_none();
+    let sought: BTreeSet<&[u8]> = keys.iter().copied().filter(is_sought).collect();
+    for name in find(store, database, &sought)? {
+        let names = &store.names;
+        if let Some(key) = names.key(database, &name)
+            && let Some(group) = names.group_of_name(database, &name)
+        {
+            places.entry(place_of(key)).or_default().push((group, name));
         }
     }
-    Ok(likely.map(|group| {
-        let name = store.names.name(database, &group, key);
-        (group, name)
-    }))
+    for &key in keys {
+        if let Some(group) = store.names.group_of_key(database, key) {
+            let name = store.names.name(database, &group, key);
+            let places = places.entry(place_of(key)).or_default();
+            if places.is_empty() {
+                places.push((group, name));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn read(
@@ -140,18 +152,29 @@ fn commit(
 struct View<'a> {
     rules: &'a Rules,
     now: f64,
-    places: &'a BTreeMap<(usize, Vec<u8>), Place>,
+    places: &'a Places,
     groups: &'a mut BTreeMap<Vec<u8>, Group>,
 }
 
-impl View<'_> {
-    fn change(
-        &mut self,
-        database: Database,
-        key: &[u8],
-        value: Option<&[u8]>,
-    ) -> Result<(), StoreError> {
-        let Some((group, name)) = self.places.get(&(database as usize, key.to_vec())) else {
+impl<'a> View<'a> {
+    fn places_of(&self, database: Database, key: &[u8]) -> &'a [Place] {
+        let places = self.places.get(&(database as usize, key.to_vec()));
+        places.map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+impl ReadRecords for View<'_> {
+    type Error = StoreError;
+
+    fn get(&self, database: Database, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
+        let mut places = self.places_of(database, key).iter();
+        Ok(places.find_map(|(group, name)| self.groups.get(group)?.get(name)))
+    }
+}
+
+impl Records for View<'_> {
+    fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let Some((group, name)) = self.places_of(database, key).first() else {
             let why = "with --privacy only the server can begin a record there";
             return Err(StoreError::new(
                 ErrorKind::Other,
@@ -161,37 +184,19 @@ impl View<'_> {
             ));
         };
         // What has expired is not there.
-        let kept = |value| Some((value, time_to_live(self.rules, database, value, self.now)?));
-        let change = value.and_then(kept);
+        let time = time_to_live(self.rules, database, value, self.now);
         if let Some(group) = self.groups.get_mut(group) {
-            group.set(
-                name,
-                change.map(|(value, _)| value),
-                change.map_or(0, |(_, time)| time),
-            );
+            group.set(name, time.map(|_| value), time.unwrap_or(0));
         }
         Ok(())
     }
-}
-
-impl ReadRecords for View<'_> {
-    type Error = StoreError;
-
-    fn get(&self, database: Database, key: &[u8]) -> Result<Option<&[u8]>, StoreError> {
-        let place = self.places.get(&(database as usize, key.to_vec()));
-        Ok(place.and_then(|(group, name)| self.groups.get(group)?.get(name)))
-    }
-}
-
-impl Records for View<'_> {
-    fn put(&mut self, database: Database, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.change(database, key, Some(value))
-    }
 
     fn delete(&mut self, database: Database, key: &[u8]) -> Result<(), StoreError> {
-        match self.places.contains_key(&(database as usize, key.to_vec())) {
-            true => self.change(database, key, None),
-            false => Ok(()),
+        for (group, name) in self.places_of(database, key) {
+            if let Some(group) = self.groups.get_mut(group) {
+                group.set(name, None, 0);
+            }
         }
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! A walk over all records of a database, node by node, by SCAN: records that are
-//! there all the time are shown; one that moves, or a table that grows meanwhile, may
-//! show some twice.
+//! there all the time are shown, some perhaps twice. One that is moved to another node
+//! meanwhile may be missed.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use redis::Value;
 
+use super::RedisStore;
 use super::batch::unexpected;
 use super::client::{Client, NodeId, Request};
 use super::names::Names;
@@ -122,23 +123,31 @@ fn step(
     Ok((cursor, names.collect()))
 }
 
-/// The names of the records with this key, in whatever group.
+/// The names of the records with these keys, in whatever group.
 pub fn find(
-    client: &mut Client,
-    names: &Names,
+    store: &mut RedisStore,
     database: Database,
-    key: &[u8],
-    deadline: Instant,
+    keys: &BTreeSet<&[u8]>,
 ) -> Result<Vec<Vec<u8>>, StoreError> {
-    let pattern = names.exact_pattern(database, key);
+    let pattern = match keys.first() {
+        None => return Ok(Vec::new()),
+        Some(key) if keys.len() == 1 => store.names.exact_pattern(database, key),
+        Some(_) => store.names.pattern(database, b""),
+    };
     let mut all = Vec::new();
-    for node in client.nodes(deadline)? {
+    let deadline = store.deadline();
+    for node in store.client.nodes(deadline)? {
         let mut cursor = START.to_vec();
         loop {
             let found;
-            (cursor, found) = step(client, &node, &cursor, &pattern, deadline)?;
-            let is_it = |name: &Vec<u8>| names.key(database, name) == Some(key);
-            all.extend(found.into_iter().filter(is_it));
+            let deadline = store.deadline();
+            (cursor, found) = step(&mut store.client, &node, &cursor, &pattern, deadline)?;
+            let names = &store.names;
+            let is_sought = |name: &Vec<u8>| {
+                let key = names.key(database, name);
+                key.is_some_and(|key| keys.contains(key))
+            };
+            all.extend(found.into_iter().filter(is_sought));
             if cursor == START {
                 break;
             }
