@@ -231,6 +231,7 @@ pub struct RedisCluster {
     /// Its nodes.
     pub nodes: Vec<RedisServer>,
     ids: Vec<String>,
+    scheme: &'static str,
 }
 
 impl RedisCluster {
@@ -250,9 +251,31 @@ impl RedisCluster {
             .iter()
             .map(|node| node.ask(&["CLUSTER", "MYID"]))
             .collect();
-        let cluster = RedisCluster { nodes, ids };
+        let is_by_tls = options.contains(&"--tls-port");
+        let cluster = RedisCluster {
+            nodes,
+            ids,
+            scheme: if is_by_tls {
+                "rediss-cluster"
+            } else {
+                "redis-cluster"
+            },
+        };
         cluster.join();
         cluster
+    }
+
+    /// Starts one whose nodes speak TLS, with each other as well, by what
+    /// [`make_certificates`] has made in this directory.
+    pub fn start_by_tls(dir: &Path, options: &[&str]) -> Self {
+        let file = |name: &str| dir.join(name).display().to_string();
+        let (certificate, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
+        let mut all = vec!["--tls-port", "PORT", "--tls-auth-clients", "no"];
+        all.extend(["--tls-cluster", "yes", "--tls-replication", "yes"]);
+        all.extend(["--tls-cert-file", &certificate, "--tls-key-file", &key]);
+        all.extend(["--tls-ca-cert-file", &ca]);
+        all.extend(options);
+        RedisCluster::start(&all)
     }
 
     fn join(&self) {
@@ -310,7 +333,7 @@ impl RedisCluster {
             .iter()
             .map(|node| format!("127.0.0.1:{}", node.port))
             .collect();
-        format!("redis-cluster://{}", seeds.join(","))
+        format!("{}://{}", self.scheme, seeds.join(","))
     }
 
     /// Moves a slot with its keys between two masters, in steps, as redis-cli does.
@@ -349,35 +372,50 @@ impl RedisCluster {
 /// 127.0.0.1 (`server.pem`, `server.key`), and those of a client in one file
 /// (`client.pem`).
 pub fn make_certificates(dir: &Path) {
-    let openssl = |arguments: &str| {
-        let output = Command::new("openssl")
-            .current_dir(dir)
-            .args(arguments.split(' '))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "openssl {arguments}: {said}");
-    };
-    let new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
-    openssl(&format!(
-        "{new} -subj /CN=authority -keyout ca.key -out ca.pem \
-         -addext keyUsage=critical,keyCertSign"
-    ));
-    for (name, more) in [
-        (
-            "server",
-            "-addext subjectAltName=IP:127.0.0.1,DNS:localhost",
+    openssl(
+        dir,
+        &[],
+        &format!(
+            "{NEW_CERTIFICATE} -subj /CN=authority -keyout ca.key -out ca.pem \
+             -addext keyUsage=critical,keyCertSign"
         ),
-        ("client", "-addext extendedKeyUsage=clientAuth"),
-    ] {
-        openssl(&format!(
-            "{new} -subj /CN={name} -keyout {name}.key -out {name}.pem -CA ca.pem -CAkey ca.key \
-             -addext basicConstraints=critical,CA:FALSE {more}"
-        ));
-    }
+    );
+    sign(
+        dir,
+        "server",
+        "-addext subjectAltName=IP:127.0.0.1,DNS:localhost",
+        &[],
+    );
+    sign(dir, "client", "-addext extendedKeyUsage=clientAuth", &[]);
     let key = fs::read(dir.join("client.key")).unwrap();
     let mut both = fs::read(dir.join("client.pem")).unwrap();
     both.extend(key);
     fs::write(dir.join("client.pem"), both).unwrap();
+}
+
+const NEW_CERTIFICATE: &str =
+    "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+
+/// A certificate and a key by the authority in this directory, made by openssl with these
+/// words in front of it.
+pub fn sign(dir: &Path, name: &str, more: &str, before: &[&str]) {
+    let words = format!(
+        "{NEW_CERTIFICATE} -subj /CN={name} -keyout {name}.key -out {name}.pem -CA ca.pem \
+         -CAkey ca.key -addext basicConstraints=critical,CA:FALSE {more}"
+    );
+    openssl(dir, before, &words);
+}
+
+fn openssl(dir: &Path, before: &[&str], words: &str) {
+    let mut all: Vec<&str> = before.to_vec();
+    all.push("openssl");
+    all.extend(words.split_ascii_whitespace());
+    let output = Command::new(all[0])
+        .current_dir(dir)
+        .args(&all[1..])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "openssl {words}: {said}");
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 
+use crate::beside_others;
 use crate::redis_server::{RedisServer, has, wait_until};
 use crate::server::{Client, give_to_server, test_dir};
 use crate::trouble::{ENDED, Records, Trouble, survive};
@@ -355,5 +356,36 @@ fn what_comes_from_it_is_garbage() {
         survive_at(&mut redis, of(name, says), |port| {
             Box::new(Impostor::start(port, behaviour))
         });
+    }
+}
+
+/// What it answers then repeats the command, with another name each time.
+#[test]
+fn it_does_not_know_a_command() {
+    if !has("redis-server", "a Redis that lacks a command") {
+        return;
+    }
+    let _beside = beside_others();
+    for lacking in ["MGET", "EVALSHA"] {
+        let redis = RedisServer::start(&["--rename-command", lacking, "hidden"]);
+        let folder = test_dir();
+        let store = format!("--store={}", redis.url());
+        let server = crate::start(1, folder.path(), &[&store]).remove(0);
+        let mut client = server.connect();
+        for number in 0..20 {
+            let address = format!("10.1.{number}.1");
+            assert_eq!(client.ask(&[("client_address", &address)]), "DUNNO");
+        }
+        let log = server.log_text();
+        let lines: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("ungreylisted"))
+            .collect();
+        let why = format!(
+            "127.0.0.1:{}: {lacking}: the server does not know this command: requests pass \
+             ungreylisted",
+            redis.port
+        );
+        assert!(lines.len() == 1 && lines[0].contains(&why), "{log}");
     }
 }

@@ -14,6 +14,7 @@ mod scripted;
 #[path = "../common/redis.rs"]
 mod server;
 mod store;
+mod tls;
 
 use std::time::{Duration, Instant};
 

@@ -1,16 +1,15 @@
-//! A real server: by TCP, UNIX socket and TLS, with users and passwords.
+//! A real server: by TCP and UNIX socket, with users and passwords.
 
 use std::fs;
-use std::path::Path;
 
 use nix::sys::signal::Signal;
 use postgrey::store::redis::client::{Client, Request};
 
-use crate::server::{RedisServer, has, make_certificates};
+use crate::server::{RedisServer, has};
 use crate::*;
 
 /// Uses scripts and plain commands, and more than one answer at once.
-fn try_client(client: &mut Client) {
+pub(crate) fn try_client(client: &mut Client) {
     let script = Request::script(1, &[b"{k}a"], &[]);
     let requests = [
         set("{k}a", "1"),
@@ -205,104 +204,29 @@ fn a_probe_tries_what_is_needed() {
     );
 }
 
-fn tls_server(auth_clients: &str) -> RedisServer {
-    let dir = tempfile::Builder::new()
-        .prefix("postgrey-redis.")
-        .tempdir()
-        .unwrap();
-    make_certificates(dir.path());
-    RedisServer::start_in(
-        dir,
-        &[
-            "--tls-port",
-            "PORT",
-            "--tls-cert-file",
-            "server.pem",
-            "--tls-key-file",
-            "server.key",
-            "--tls-ca-cert-file",
-            "ca.pem",
-            "--tls-auth-clients",
-            auth_clients,
-        ],
-    )
-}
-
-fn tls_client(server: &RedisServer, ca: &Path, certificate: Option<&str>, host: &str) -> Client {
-    let mut options = options(&format!("rediss://{host}:{}", server.port));
-    options.ca_file = Some(ca.to_owned());
-    options.certificate_file = certificate.map(|name| server.dir().join(name));
-    Client::new(options, SCRIPTS)
-}
-
+/// Redis says so to whoever connects, whatever is asked first.
 #[test]
-fn a_server_by_tls() {
-    if !has("redis-server", "Redis by TLS") || !has("openssl", "Redis by TLS") {
+fn a_server_without_room_is_told_from_a_wrong_password() {
+    if !has("redis-server", "Redis with all connections taken") {
         return;
     }
-    let server = tls_server("no");
-    let other = tempfile::tempdir().unwrap();
-    make_certificates(other.path());
-    let ca = server.dir().join("ca.pem");
-    for host in ["127.0.0.1", "localhost"] {
-        try_client(&mut tls_client(&server, &ca, None, host));
-    }
-    // A large request and answer, in many records of TLS.
-    let large = "x".repeat(3 << 20);
-    let mut client = tls_client(&server, &ca, None, "127.0.0.1");
-    assert_eq!(ask(&mut client, set("k", &large), AMPLE), Ok(Value::Okay));
-    assert_eq!(ask(&mut client, get("k"), AMPLE), Ok(text(&large)));
-    server.signal(Signal::SIGSTOP);
-    let (answer, took) = timed(&mut client, get("k"), TIME);
-    assert_eq!(reason(answer), "no answer in time");
-    assert!((TIME..LATEST).contains(&took), "{took:?}");
-    server.signal(Signal::SIGCONT);
-    ask_until_well(&mut client, &get("none"));
-    // Who has not signed it, a name it does not have, what is no certificate.
-    let mut client = tls_client(&server, &other.path().join("ca.pem"), None, "127.0.0.1");
-    let not_signed = reason(ask(&mut client, get("k"), AMPLE));
-    assert!(
-        not_signed.starts_with("TLS: the certificate of the server is not accepted"),
-        "{not_signed}"
-    );
-    let mut options = options(&format!("rediss://127.0.0.1:{}", server.port));
-    let system = reason(ask(&mut Client::new(options.clone(), &[]), get("k"), AMPLE));
-    assert!(system.starts_with("TLS: the "), "{system}");
-    for (name, words) in [
-        ("none", "No such file or directory"),
-        ("server.key", "no certificate"),
-    ] {
-        options.ca_file = Some(server.dir().join(name));
-        let reason = reason(ask(&mut Client::new(options.clone(), &[]), get("k"), AMPLE));
+    let server = RedisServer::start(&["--requirepass", "word", "--maxclients", "1"]);
+    let file = server.dir().join("password");
+    fs::write(&file, "word").unwrap();
+    let with = |password_file| {
+        let options = RedisOptions {
+            password_file,
+            ..options(&server.url())
+        };
+        Client::new(options, SCRIPTS)
+    };
+    let mut first = with(Some(file.clone()));
+    ask_until_well(&mut first, &get("k"));
+    for other in [Some(file), None] {
+        let reason = reason(ask(&mut with(other), get("k"), AMPLE));
         assert!(
-            reason.starts_with("TLS: /") && reason.ends_with(words),
+            reason.ends_with("the server has no room for another connection"),
             "{reason}"
         );
     }
-    // Without TLS at its port.
-    let mut plain = crate::client(&format!("redis://127.0.0.1:{}", server.port));
-    ask(&mut plain, get("k"), AMPLE).unwrap_err();
-}
-
-#[test]
-fn a_server_that_asks_for_a_certificate() {
-    if !has("redis-server", "Redis by TLS") || !has("openssl", "Redis by TLS") {
-        return;
-    }
-    let server = tls_server("yes");
-    let ca = server.dir().join("ca.pem");
-    try_client(&mut tls_client(
-        &server,
-        &ca,
-        Some("client.pem"),
-        "127.0.0.1",
-    ));
-    let reason_with = |certificate| {
-        let mut client = tls_client(&server, &ca, certificate, "127.0.0.1");
-        reason(ask(&mut client, get("k"), AMPLE))
-    };
-    let without = reason_with(None);
-    assert!(without.contains("CertificateRequired"), "{without}");
-    let without_key = reason_with(Some("server.pem"));
-    assert!(without_key.ends_with("server.pem: no key"), "{without_key}");
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustls::ClientConnection;
+use rustls::{CertificateError, ClientConnection};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::sys::errors::describe;
@@ -180,10 +180,29 @@ fn unless_blocked(result: io::Result<()>) -> Result<(), String> {
 fn reason_of(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidMessage(_) => "the server does not speak TLS at this port".into(),
-        rustls::Error::InvalidCertificate(why) => {
-            format!("the certificate of the server is not accepted: {why:?}")
-        }
+        rustls::Error::InvalidCertificate(why) => format!(
+            "the certificate of the server is not accepted: {}",
+            objection(why)
+        ),
         error => error.to_string(),
+    }
+}
+
+/// What is wrong with a certificate, in the same words each time: those of the crate
+/// hold the time.
+fn objection(why: &CertificateError) -> String {
+    use CertificateError as Why;
+    match why {
+        Why::Expired | Why::ExpiredContext { .. } => "it has expired".into(),
+        Why::NotValidYet | Why::NotValidYetContext { .. } => "it is not valid yet".into(),
+        Why::NotValidForName | Why::NotValidForNameContext { .. } => {
+            "it is not made out to this name or address".into()
+        }
+        Why::UnknownIssuer | Why::BadSignature => "nobody who is trusted has signed it".into(),
+        other => {
+            let name = format!("{other:?}");
+            name.split([' ', '(']).next().unwrap_or_default().to_owned()
+        }
     }
 }
 

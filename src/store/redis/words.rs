@@ -73,6 +73,10 @@ pub fn explain(error: &ServerError, is_cluster: bool) -> String {
         ("ERR", true) if detail.contains("cluster support disabled") => {
             "the server is no cluster: use redis://"
         }
+        // It repeats the words that follow, which are others each time.
+        ("ERR", _) if detail.starts_with("unknown command") => {
+            "the server does not know this command"
+        }
         ("ERR", _) if detail.contains("without any password") => {
             "the server has no password, but one was given"
         }
@@ -89,19 +93,12 @@ pub fn explain(error: &ServerError, is_cluster: bool) -> String {
     }
 }
 
-/// The same for the answer to AUTH: a server that does not know the command
-/// repeats its words, the password too.
+/// The same for the answer to AUTH: who does not know the command may repeat its words,
+/// the password too.
 pub fn explain_refusal(error: &ServerError) -> String {
-    match error.code() {
-        "ERR"
-            if !error
-                .details()
-                .unwrap_or_default()
-                .contains("without any password") =>
-        {
-            "AUTH was refused".to_owned()
-        }
-        _ => explain(error, false),
+    match explain(error, false) {
+        text if text.starts_with(error.code()) => "AUTH was refused".to_owned(),
+        text => text,
     }
 }
 
@@ -131,9 +128,9 @@ pub fn store_error(kind: ErrorKind, call: &'static str, at: &str, reason: &str) 
 
 /// Its name, for errors.
 pub fn name_of(command: &[u8]) -> &'static str {
-    const NAMES: [&str; 16] = [
-        "GET", "MGET", "SET", "DEL", "UNLINK", "EXISTS", "PTTL", "PEXPIRE", "SCAN", "EVALSHA",
-        "PING", "SCRIPT", "INFO", "CONFIG", "DBSIZE", "CLUSTER",
+    const NAMES: [&str; 11] = [
+        "GET", "MGET", "SET", "DEL", "SCAN", "EVALSHA", "SCRIPT", "INFO", "CONFIG", "CLUSTER",
+        "ASKING",
     ];
     NAMES
         .into_iter()
@@ -214,6 +211,10 @@ mod tests {
             ),
             ("ERR what\u{1b}ever", "ERR whatever"),
             (
+                "ERR unknown command 'MGET', with args beginning with: 'a' 'b'",
+                "the server does not know this command",
+            ),
+            (
                 "MOVED 1 a:1",
                 "the server belongs to a cluster: use redis-cluster:// (MOVED)",
             ),
@@ -230,7 +231,18 @@ mod tests {
     #[test]
     fn a_password_that_is_repeated_stays_here() {
         let echo = error("ERR unknown command 'AUTH', with args beginning with: 'geheim'");
-        assert_eq!(explain_refusal(&echo), "AUTH was refused");
+        assert_eq!(
+            explain_refusal(&echo),
+            "the server does not know this command"
+        );
+        let other = error("ERR what is AUTH geheim?");
+        assert_eq!(explain_refusal(&other), "AUTH was refused");
+        // It is said to whoever connects, before any question.
+        let full = error("ERR max number of clients reached");
+        assert_eq!(
+            explain_refusal(&full),
+            "the server has no room for another connection"
+        );
         let none = error("ERR AUTH <password> called without any password configured");
         assert!(explain_refusal(&none).contains("has no password"));
     }
