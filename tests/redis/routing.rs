@@ -324,3 +324,25 @@ fn a_slot_that_nobody_serves_fails_alone() {
     let error = answers[0].as_ref().unwrap_err();
     assert_eq!(error.reason, "no node serves this slot");
 }
+
+/// Each node would be looked for among all others.
+#[test]
+fn a_map_with_more_nodes_than_a_cluster_has_is_none() {
+    let server = Scripted::start(|_| {
+        let node = |number: u32| {
+            let host = format!("10.1.{}.{}", number / 250, number % 250);
+            format!(
+                "*3\r\n:{number}\r\n:{number}\r\n*2\r\n${}\r\n{host}\r\n:1\r\n",
+                host.len()
+            )
+        };
+        Say(format!(
+            "*14000\r\n{}",
+            (0..14_000).map(node).collect::<String>()
+        ))
+    });
+    let mut client = client(&format!("redis-cluster://{}", server.address));
+    let (answer, took) = timed(&mut client, get(LOW), TIME);
+    assert_eq!(reason(answer), "it knows of too many nodes");
+    assert!(took < LATEST, "{took:?}");
+}

@@ -5,6 +5,7 @@
 //! each trouble with a node, from one that answers; that is how a replica that
 //! has taken over is found. Requests of other nodes do not wait for it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use redis::Value;
@@ -23,6 +24,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Nodes without slots that are kept: slots may be on their way to them.
 const MOST_STRANGERS: usize = 16;
+/// Masters of the largest cluster: as many nodes as Redis is made for.
+const MOST_MASTERS: usize = 1000;
 
 /// A question for the map that is under way.
 struct MapQuestion {
@@ -219,6 +222,9 @@ impl Routing {
             _ => match ranges_of(answer, &nodes[from].host()) {
                 None => Err("it answers CLUSTER SLOTS with something else".into()),
                 Some(ranges) if ranges.is_empty() => Err("it knows of no slots".into()),
+                Some(ranges) if masters_of(&ranges) > MOST_MASTERS => {
+                    Err("it knows of too many nodes".into())
+                }
                 Some(ranges) => Ok(ranges),
             },
         };
@@ -270,6 +276,11 @@ impl Routing {
             needed.contains(&(number - 1))
         });
     }
+}
+
+fn masters_of(ranges: &[Range]) -> usize {
+    let masters: BTreeSet<_> = ranges.iter().map(|range| &range.master).collect();
+    masters.len()
 }
 
 /// The number of the node at an address, which is a new one if nobody knows it.
