@@ -70,7 +70,7 @@ fn a_hung_server_costs_its_time_once_and_returns() {
     let (answer, took) = timed(&mut client, get("a"), TIME);
     assert_eq!(reason(answer), "no answer in time");
     assert!(took < Duration::from_millis(50), "{took:?}");
-    assert_eq!(server.connections(), 1);
+    assert_eq!(server.count("GET"), 10);
     // It returns by itself, on a new connection.
     assert_eq!(ask_until_well(&mut client, &get("b")), text("b"));
     assert!(failed.elapsed() > Duration::from_millis(700));
@@ -288,4 +288,23 @@ fn a_name_nobody_knows_is_an_error_in_time() {
         ask(&mut crate::client(&url), get("a"), AMPLE),
         Ok(redis::Value::Okay)
     );
+}
+
+/// Connect, greeting and request together take too long; each by itself does not.
+#[test]
+fn a_connection_that_comes_late_serves_the_next_time() {
+    let server = Scripted::start(|asked| {
+        let answer = match asked.words[0].as_str() {
+            "SCRIPT" => "+OK\r\n".to_owned(),
+            _ => "$1\r\na\r\n".to_owned(),
+        };
+        Later(TIME * 2 / 3, answer)
+    });
+    let mut client = Client::new(options(&server.url()), &SCRIPTS[..1]);
+    let (answer, took) = timed(&mut client, get("a"), TIME);
+    assert_eq!(reason(answer), "no answer in time");
+    assert!((TIME..LATEST).contains(&took), "{took:?}");
+    // The second one is made while the server is left alone.
+    assert_eq!(ask_until_well(&mut client, &get("a")), text("a"));
+    assert_eq!((server.connections(), server.count("GET")), (2, 2));
 }

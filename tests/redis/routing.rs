@@ -346,3 +346,47 @@ fn a_map_with_more_nodes_than_a_cluster_has_is_none() {
     assert_eq!(reason(answer), "it knows of too many nodes");
     assert!(took < LATEST, "{took:?}");
 }
+
+/// Behind a network that takes its time there is no answer to all of a new connection's
+/// commands in the time that a node gets after its first trouble.
+#[test]
+fn a_node_far_away_returns_after_a_trouble() {
+    let far = |own: Box<Answers>| -> Box<Answers> {
+        Box::new(move |asked| match own(asked) {
+            Say(text) => Later(Duration::from_millis(60), text),
+            other => other,
+        })
+    };
+    let gets = AtomicUsize::new(0);
+    let lower = far(Box::new(move |asked| match asked.words[0].as_str() {
+        "SCRIPT" => say("+OK"),
+        "CLUSTER" => Nothing,
+        _ if gets.fetch_add(1, Ordering::SeqCst) == 0 => Close,
+        _ => bulk(&asked.words[1]),
+    }));
+    let upper: Box<Answers> = Box::new(|asked| match asked.words[0].as_str() {
+        "SCRIPT" => say("+OK"),
+        "CLUSTER" => Nothing,
+        _ => bulk(&asked.words[1]),
+    });
+    let pair = pair(lower, upper);
+    let url = format!("redis-cluster://{}", pair.addresses[1]);
+    let mut client = Client::new(options(&url), &SCRIPTS[..1]);
+    let start = Instant::now();
+    assert_eq!(
+        reason(ask(&mut client, get(LOW), AMPLE)),
+        "the server closed the connection"
+    );
+    // Others use theirs all the while.
+    loop {
+        let answers = ask_all(&mut client, &[get(LOW), get(HIGH)], TIME);
+        assert_eq!(answers[1], Ok(text(HIGH)));
+        if answers[0] == Ok(text(LOW)) {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(6), "{answers:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // One that was closed, one that was too late, one that was there in time.
+    assert_eq!(pair.lower.connections(), 3);
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::node::Node;
-use super::question::{Access, Failure, Question};
+use super::question::{Access, Failure, Question, TOO_LATE};
 use super::routing::{Routing, Search, node_at};
 use super::task::{State, Target, Task};
 use super::wire::pack;
@@ -15,8 +15,6 @@ use crate::store::{ErrorKind, StoreError};
 use crate::sys::errors::describe;
 use crate::sys::poll::PollSet;
 
-/// The reason of what is not answered by the deadline.
-pub const TOO_LATE: &str = "no answer in time";
 /// How long a node of a cluster that was in trouble may take the first time:
 /// the requests of others wait as long.
 const DOUBTFUL_PATIENCE: Duration = Duration::from_millis(100);
@@ -84,7 +82,8 @@ impl<'a> Exchange<'a> {
             self.route(now);
             self.search_map(now);
             self.start_nodes(now);
-            if self.open == 0 && (!self.wants_map || self.wanted_map.is_some()) {
+            let is_over = self.open == 0 && (!self.wants_map || self.wanted_map.is_some());
+            if is_over && !self.nodes.iter().any(Node::is_connecting) {
                 break;
             }
             if self.has_unrouted() {
@@ -94,12 +93,18 @@ impl<'a> Exchange<'a> {
             for (place, node) in self.nodes.iter().enumerate() {
                 node.register(&mut set, place);
             }
-            let time = self.next_turn(now).saturating_duration_since(now);
+            let time = match is_over {
+                true => Duration::ZERO,
+                false => self.next_turn(now).saturating_duration_since(now),
+            };
             if let Err(error) = set.wait(Some(time)) {
                 poll_trouble = Some(describe(&error));
                 break;
             }
             self.advance_nodes(&set);
+            if is_over {
+                break;
+            }
         }
         self.give_up(poll_trouble.as_deref());
         let has_map = self.wanted_map == Some(Ok(()));
@@ -150,7 +155,7 @@ impl<'a> Exchange<'a> {
                 .patience_with(&self.nodes[number])
                 .is_some_and(|until| now >= until)
             {
-                self.node_failed(number, TOO_LATE.to_owned().into(), now);
+                self.node_failed(number, Failure::late(), now);
             }
         }
     }
@@ -302,7 +307,11 @@ impl<'a> Exchange<'a> {
         if remedy == Remedy::Leave {
             self.finish(number, Err(refusal));
             let grows = error.code() != "LOADING";
-            return self.node_failed(from, Failure { reason, grows }, now);
+            let failure = Failure {
+                grows,
+                ..reason.into()
+            };
+            return self.node_failed(from, failure, now);
         }
         node.is_well();
         match remedy {
@@ -397,9 +406,9 @@ impl<'a> Exchange<'a> {
                 continue;
             };
             if since <= half {
-                self.node_failed(number, TOO_LATE.to_owned().into(), now);
+                self.node_failed(number, Failure::late(), now);
             } else if node.owes_requests() {
-                node.drop_connection();
+                node.disconnect();
             } else {
                 node.recall_requests();
             }

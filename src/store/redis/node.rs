@@ -28,6 +28,8 @@ const SHORTEST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(30);
 /// Octets that a node may answer to one exchange.
 const MOST_OCTETS: usize = 64 << 20;
+/// Pieces that are read of it before somebody looks at the time.
+const MOST_PIECES: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -49,8 +51,8 @@ pub struct Node {
     lookup: Lookup,
     /// Addresses that this attempt has not tried.
     untried: usize,
-    /// The address to begin with the next time.
-    next_address: usize,
+    /// The address to begin with: the next one after each that was of no use.
+    address: usize,
     replies: Replies,
     asked: VecDeque<Question>,
     /// What waits for the greeting to be over.
@@ -61,6 +63,8 @@ pub struct Node {
     /// The last trouble.
     reason: String,
     reconnects: bool,
+    /// It connects while it is left alone.
+    connects_ahead: bool,
     /// Since when it has been owing answers without a pause.
     busy_since: Option<Instant>,
 }
@@ -79,7 +83,7 @@ impl Node {
             stream: None,
             lookup: Lookup::default(),
             untried: 0,
-            next_address: 0,
+            address: 0,
             replies: Replies::default(),
             asked: VecDeque::new(),
             queue: Vec::new(),
@@ -88,6 +92,7 @@ impl Node {
             rests_until: None,
             reason: String::new(),
             reconnects: false,
+            connects_ahead: false,
             busy_since: None,
         }
     }
@@ -112,7 +117,12 @@ impl Node {
 
     /// True if it was asked something and has not answered.
     pub fn is_busy(&self) -> bool {
-        !self.asked.is_empty() || !self.queue.is_empty()
+        !self.queue.is_empty() || (self.is_ready() && !self.asked.is_empty())
+    }
+
+    /// True until the greeting is over.
+    pub fn is_connecting(&self) -> bool {
+        !matches!(self.phase, Phase::Idle | Phase::Ready)
     }
 
     /// True if it was asked for the map.
@@ -143,6 +153,11 @@ impl Node {
     pub fn ask(&mut self, question: Question, packed: Vec<u8>, now: Instant) {
         if !self.is_busy() {
             self.busy_since = Some(now);
+            if self.connects_ahead {
+                // In vain so far: another attempt may do better.
+                self.address += 1;
+                self.disconnect();
+            }
         }
         self.put(question, packed);
     }
@@ -157,9 +172,10 @@ impl Node {
         }
     }
 
-    /// The next exchange uses another connection.
+    /// The next exchange uses another connection, and the next address.
     pub fn reconnect_later(&mut self) {
         self.reconnects = true;
+        self.address += 1;
     }
 
     /// Before an exchange: sees whether the server has closed the connection
@@ -173,30 +189,29 @@ impl Node {
             && self.stream.as_mut().is_some_and(|stream| {
                 let mut came = Vec::new();
                 // Something of TLS may come that is nothing to read.
-                loop {
-                    match stream.fill(&mut came) {
-                        Ok(Came::Octets) if came.is_empty() => {}
-                        result => break result == Ok(Came::Nothing),
-                    }
-                }
+                let mut pieces = (0..MOST_PIECES).map(|_| stream.fill(&mut came));
+                let end = pieces.find(|result| *result != Ok(Came::Octets));
+                end == Some(Ok(Came::Nothing)) && came.is_empty()
             });
         if !is_usable {
             self.disconnect();
         }
     }
 
-    /// Drops the connection. What it was asked is forgotten.
+    /// Drops the connection. What it was asked is forgotten, and what it still owes goes
+    /// to nobody.
     pub fn disconnect(&mut self) {
         self.phase = Phase::Idle;
         self.stream = None;
         self.replies = Replies::default();
         self.asked.clear();
         self.queue.clear();
-        self.reconnects = false;
+        (self.reconnects, self.connects_ahead) = (false, false);
     }
 
-    /// Drops the connection and leaves the server alone for a while. Returns
-    /// what it was asked.
+    /// Drops the connection and leaves the server alone for a while. If it was late it may
+    /// be far away: then the next connection is made meanwhile, and what is asked next
+    /// need not wait for that, too. Returns what it was asked.
     pub fn fail(&mut self, failure: Failure, now: Instant) -> Lost {
         self.rest = match failure.grows {
             true => (self.rest * 2).clamp(SHORTEST_REST, LONGEST_REST),
@@ -204,35 +219,33 @@ impl Node {
         };
         self.rests_until = Some(now + self.rest);
         self.reason = failure.reason;
-        self.drop_connection()
-    }
-
-    /// Drops the connection: it still owes answers that nobody waits for. The
-    /// server is not at fault.
-    pub fn drop_connection(&mut self) -> Lost {
+        let queue = mem::take(&mut self.queue).into_iter();
         let lost = Lost {
             sent: self.asked.iter().copied().collect(),
-            unsent: self.queue.iter().map(|(question, _)| *question).collect(),
+            unsent: queue.map(|(question, _)| question).collect(),
         };
-        self.disconnect();
+        if !(failure.is_late && self.is_connecting()) {
+            self.address += usize::from(self.is_connecting());
+            self.disconnect();
+        }
+        self.connects_ahead = failure.is_late;
         lost
     }
 
     /// Takes back requests that wait for the greeting; other questions stay.
     pub fn recall_requests(&mut self) {
-        let is_request = |question: &Question| matches!(question, Question::Request(_));
-        self.queue.retain(|(question, _)| !is_request(question));
+        self.queue.retain(|(question, _)| !question.is_request());
     }
 
     /// True if requests were sent to it, and not answered.
     pub fn owes_requests(&self) -> bool {
-        let is_request = |question: &Question| matches!(question, Question::Request(_));
-        self.asked.iter().any(is_request)
+        self.asked.iter().any(Question::is_request)
     }
 
-    /// Begins to connect if there is something to ask and no connection.
+    /// Begins to connect if that is needed and there is no connection.
     pub fn start(&mut self, access: &Access) -> Result<(), Failure> {
-        if self.phase != Phase::Idle || self.queue.is_empty() {
+        let is_needed = self.connects_ahead || !self.queue.is_empty();
+        if self.phase != Phase::Idle || !is_needed {
             return Ok(());
         }
         let At::Host(host) = &self.at else {
@@ -258,8 +271,7 @@ impl Node {
                 At::Path(path) => Stream::to_path(path),
                 At::Host(host) => {
                     let known = self.lookup.known();
-                    let address = known[self.next_address % known.len()];
-                    self.next_address = (self.next_address + 1) % known.len();
+                    let address = known[self.address % known.len()];
                     let tls = match access.options.address.tls {
                         true => Some(tls::client(&access.options, &host.host)?),
                         false => None,
@@ -275,6 +287,7 @@ impl Node {
                 }
                 Err(error) => last = describe(&error),
             }
+            self.address += 1;
         }
         Err(last.into())
     }
@@ -317,7 +330,10 @@ impl Node {
             match connected {
                 Ok(()) => self.greet(access)?,
                 Err(error) if self.untried == 0 => return Err(describe(&error).into()),
-                Err(_) => return self.connect(access),
+                Err(_) => {
+                    self.address += 1;
+                    return self.connect(access);
+                }
             }
         }
         match self.phase {
@@ -334,7 +350,7 @@ impl Node {
         answers: &mut Vec<(Question, Value)>,
     ) -> Result<(), Failure> {
         let mut flushed = self.flush();
-        loop {
+        for _ in 0..MOST_PIECES {
             let Some(stream) = &mut self.stream else {
                 return Ok(());
             };
@@ -384,8 +400,10 @@ impl Node {
                             "AUTH" => explain_refusal(error),
                             _ => format!("{call}: {}", explain(error, access.is_cluster)),
                         };
-                        let grows = error.code() != "LOADING";
-                        return Err(Failure { reason, grows });
+                        return Err(Failure {
+                            grows: error.code() != "LOADING",
+                            ..reason.into()
+                        });
                     }
                     if self.asked.is_empty() {
                         self.be_ready();
@@ -416,6 +434,7 @@ impl Node {
 
     fn be_ready(&mut self) {
         self.phase = Phase::Ready;
+        self.connects_ahead = false;
         for (question, packed) in mem::take(&mut self.queue) {
             self.put(question, packed);
         }

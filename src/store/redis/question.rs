@@ -37,12 +37,34 @@ pub enum Question {
     Request(usize),
 }
 
+impl Question {
+    /// True for a request.
+    pub fn is_request(&self) -> bool {
+        matches!(self, Question::Request(_))
+    }
+}
+
+/// The reason of what is not answered by the deadline.
+pub const TOO_LATE: &str = "no answer in time";
+
 /// Why a node is left alone, and whether longer each time.
 pub struct Failure {
     /// In plain words.
     pub reason: String,
     /// True if it may be in trouble for long.
     pub grows: bool,
+    /// True if it has not said anything: it may be well, and far away.
+    pub is_late: bool,
+}
+
+impl Failure {
+    /// What is not answered by the deadline.
+    pub fn late() -> Self {
+        Failure {
+            is_late: true,
+            ..Failure::from(TOO_LATE.to_owned())
+        }
+    }
 }
 
 impl From<String> for Failure {
@@ -50,12 +72,12 @@ impl From<String> for Failure {
         Failure {
             reason,
             grows: true,
+            is_late: false,
         }
     }
 }
 
 /// What a node was asked when it failed.
-#[derive(Default)]
 pub struct Lost {
     /// What was sent, at least in part: nobody knows whether it was done.
     pub sent: Vec<Question>,
