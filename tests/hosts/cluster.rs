@@ -164,13 +164,21 @@ fn ask_on(server: &Server, networks: &[(u8, u8)], name: &str, is_over: &AtomicBo
     all
 }
 
-/// A master fails in one way or another while two servers use the cluster.
-fn master_fails(what: &str, fail: impl FnOnce(&mut RedisCluster)) {
-    let _alone = alone();
-    let mut cluster = RedisCluster::start(&["--cluster-require-full-coverage", "no"]);
+/// Of the nodes of a cluster of which a part may fail.
+pub const ALONE: [&str; 2] = ["--cluster-require-full-coverage", "no"];
+
+/// A master fails in one way or another while two servers, with these options, use the
+/// cluster.
+pub fn master_fails(
+    what: &str,
+    mut cluster: RedisCluster,
+    options: &[&str],
+    fail: impl FnOnce(&mut RedisCluster),
+) {
     let folder = test_dir();
     let option = format!("--store={}", cluster.url());
-    let servers = start(2, folder.path(), &[&option, "--auto-whitelist-clients=0"]);
+    let options = [&[&*option, "--auto-whitelist-clients=0"], options].concat();
+    let servers = start(2, folder.path(), &options);
     let shards =
         [0..5461, 5461..10923, 10923..16384].map(|range| networks(|slot| range.contains(&slot)));
     let is_over = AtomicBool::new(false);
@@ -279,7 +287,11 @@ fn a_master_that_ends_costs_the_others_nothing() {
     if !has("redis-server", "servers on a cluster, a master killed") {
         return;
     }
-    master_fails("was killed", |cluster| cluster.nodes[0].kill());
+    let _alone = alone();
+    let cluster = RedisCluster::start(&ALONE);
+    master_fails("was killed", cluster, &[], |cluster| {
+        cluster.nodes[0].kill();
+    });
 }
 
 #[test]
@@ -287,5 +299,9 @@ fn a_master_that_hangs_costs_the_others_nothing() {
     if !has("redis-server", "servers on a cluster, a master that hangs") {
         return;
     }
-    master_fails("hung", |cluster| cluster.nodes[0].signal(Signal::SIGSTOP));
+    let _alone = alone();
+    let cluster = RedisCluster::start(&ALONE);
+    master_fails("hung", cluster, &[], |cluster| {
+        cluster.nodes[0].signal(Signal::SIGSTOP);
+    });
 }

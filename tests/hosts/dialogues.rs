@@ -12,7 +12,7 @@ use postgrey::store::Store;
 use crate::dialogue::{self, Dialogue};
 use crate::redis_server::{RedisCluster, RedisServer, has};
 use crate::server::{Client, Server, tell, test_dir};
-use crate::{beside_others, start, store};
+use crate::{beside_others, start, store_by_tls};
 
 /// The whitelists of a dialogue as files, and the options that name them.
 fn write_whitelists(dialogue: &Dialogue, folder: &Path) -> [String; 2] {
@@ -27,8 +27,15 @@ fn write_whitelists(dialogue: &Dialogue, folder: &Path) -> [String; 2] {
     })
 }
 
-/// Plays a dialogue to so many servers and says what differs.
-fn play(dialogue: &Dialogue, count: usize, url: &str, prefix: &str) -> Vec<String> {
+/// Plays a dialogue to so many servers and says what differs. `ca` is the file of those
+/// who have signed the certificates of Redis.
+fn play(
+    dialogue: &Dialogue,
+    count: usize,
+    url: &str,
+    ca: Option<&Path>,
+    prefix: &str,
+) -> Vec<String> {
     let folder = test_dir();
     let [clients, recipients] = write_whitelists(dialogue, folder.path());
     let (store_option, prefix_option) =
@@ -41,6 +48,8 @@ fn play(dialogue: &Dialogue, count: usize, url: &str, prefix: &str) -> Vec<Strin
         &store_option,
         &prefix_option,
     ]);
+    let ca_option = ca.map(|path| format!("--store-ca-file={}", path.display()));
+    options.extend(ca_option.as_deref());
     let mut servers = start(count, folder.path(), &options);
     let mut connections: Vec<Client> = servers.iter().map(Server::connect).collect();
     let is_exim = dialogue.options.iter().any(|option| option == "--exim");
@@ -82,7 +91,7 @@ fn play(dialogue: &Dialogue, count: usize, url: &str, prefix: &str) -> Vec<Strin
             server.log_text()
         );
     }
-    let mut store = store(url, prefix);
+    let mut store = store_by_tls(url, ca, prefix);
     for (name, database) in [
         ("postgrey", Database::Greylist),
         ("postgrey_clients", Database::Clients),
@@ -107,15 +116,17 @@ fn play(dialogue: &Dialogue, count: usize, url: &str, prefix: &str) -> Vec<Strin
     differences
 }
 
-fn play_all(count: usize, url: &str) {
+/// Plays each dialogue, or each so many.
+pub fn play_all(count: usize, url: &str, ca: Option<&Path>, each: usize) {
     let dialogues = dialogue::without_clock();
     assert_eq!(dialogues.len(), 54);
     let mut differences = Vec::new();
-    for (index, dialogue) in dialogues.iter().enumerate() {
-        differences.extend(play(dialogue, count, url, &format!("p{count}.{index}")));
+    let chosen = dialogues.iter().enumerate().step_by(each);
+    for (index, dialogue) in chosen.clone() {
+        differences.extend(play(dialogue, count, url, ca, &format!("p{count}.{index}")));
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
-    tell(&format!("replayed: {} dialogues", dialogues.len()));
+    tell(&format!("replayed: {} dialogues", chosen.len()));
 }
 
 #[test]
@@ -125,8 +136,8 @@ fn dialogues_through_one_server_and_two_differ_in_nothing() {
     }
     let _beside = beside_others();
     let redis = RedisServer::start(&[]);
-    play_all(1, &redis.unix_url());
-    play_all(2, &redis.url());
+    play_all(1, &redis.unix_url(), None, 1);
+    play_all(2, &redis.url(), None, 1);
 }
 
 #[test]
@@ -136,5 +147,5 @@ fn dialogues_through_two_servers_and_a_cluster_differ_in_nothing() {
     }
     let _beside = beside_others();
     let cluster = RedisCluster::start(&[]);
-    play_all(2, &cluster.url());
+    play_all(2, &cluster.url(), None, 1);
 }

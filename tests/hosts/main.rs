@@ -20,6 +20,7 @@ mod dialogues;
 mod faults;
 mod moving;
 mod races;
+mod tls;
 mod tool;
 mod trouble;
 mod walks;
@@ -37,12 +38,16 @@ use server::{Server, make_dbdir};
 
 /// Records with names that begin so.
 pub fn store(url: &str, prefix: &str) -> RedisStore {
-    RedisStore::new(
-        RedisOptions::new(RedisAddress::parse(url).unwrap()),
-        prefix,
-        &Rules::default(),
-        Duration::from_secs(5),
-    )
+    store_by_tls(url, None, prefix)
+}
+
+/// The same by TLS, where that of the file has signed the certificates.
+pub fn store_by_tls(url: &str, ca: Option<&Path>, prefix: &str) -> RedisStore {
+    let options = RedisOptions {
+        ca_file: ca.map(Path::to_owned),
+        ..RedisOptions::new(RedisAddress::parse(url).unwrap())
+    };
+    RedisStore::new(options, prefix, &Rules::default(), Duration::from_secs(5))
 }
 
 /// The directory of a host below one, with those that its server needs.
