@@ -13,12 +13,14 @@ mod redis_server;
 mod server;
 
 mod agree;
+mod between;
 mod clocks;
 mod cluster;
 mod ctl;
 mod dialogues;
 mod faults;
 mod moving;
+mod proxy;
 mod races;
 mod tls;
 mod tool;
