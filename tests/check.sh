@@ -14,7 +14,8 @@
 #                         POSTGREY_MATRIX (all), POSTGREY_SESSIONS (5000),
 #                         POSTGREY_OPTION_SETS (2000), POSTGREY_RACES (25000),
 #                         POSTGREY_REPORT_REQUESTS (1000000),
-#                         POSTGREY_REPORT_RCPTS (620000)
+#                         POSTGREY_REPORT_RCPTS (620000), POSTGREY_STORMS (15
+#                         times the troubles)
 #
 # A test that lacks something says so in a line that begins with "skipped", best
 # in the form "skipped: WHAT: no PROGRAM on this machine".
@@ -38,6 +39,7 @@ case $1 in
         export POSTGREY_RACES="${POSTGREY_RACES:-25000}"
         export POSTGREY_REPORT_REQUESTS="${POSTGREY_REPORT_REQUESTS:-1000000}"
         export POSTGREY_REPORT_RCPTS="${POSTGREY_REPORT_RCPTS:-620000}"
+        export POSTGREY_STORMS="${POSTGREY_STORMS:-15}"
         ;;
 '') ;;
 *)
@@ -80,7 +82,8 @@ awk '/trouble: .*: longest answer / && !/: tried again/ {
                 printf " %.1f ms, of a whitelisted client %.1f ms\n", longest, listed
         }
 }' "$log"
-sed -n 's/.*\(slots that moved: .*\)/check: \1/p; s/.*\(a master that .*: back after\)/check: \1/p' "$log"
+sed -n 's/.*\(slots that moved: .*\)/check: \1/p; s/.*\(a master that .*: back after\)/check: \1/p
+        s/.*\(a storm on .*\)/check: \1/p' "$log"
 # Each program that was missed, with the tests that missed it.
 sed -n 's/.*skipped: \(.*\): no \(.*\) on this machine.*/\2	\1/p' "$log" |
         sort -u |

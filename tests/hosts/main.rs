@@ -22,6 +22,7 @@ mod faults;
 mod moving;
 mod proxy;
 mod races;
+mod storms;
 mod tls;
 mod tool;
 mod trouble;
