@@ -234,6 +234,9 @@ fn one_redis_in_a_storm() {
                     redis.kill();
                     pause(random, 900);
                     redis.start_again();
+                    wait_until("it has loaded its data", || {
+                        redis.try_ask::<String>(&["PING"]).is_ok()
+                    });
                     "killed"
                 }
                 1 => {

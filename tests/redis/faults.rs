@@ -258,10 +258,9 @@ fn a_connection_that_was_closed_while_idle_is_opened_again() {
 fn nothing_is_sent_when_the_time_is_over() {
     let server = Scripted::saying("+OK\r\n");
     let mut client = client(&server.url());
-    assert_eq!(
-        reason(ask(&mut client, get("a"), Duration::ZERO)),
-        "no answer in time"
-    );
+    let error = ask(&mut client, get("a"), Duration::ZERO).unwrap_err();
+    assert_eq!(error.reason, "no answer in time");
+    assert_eq!(error.path, server.address.to_string());
     assert_eq!(ask(&mut client, get("a"), AMPLE), Ok(redis::Value::Okay));
     assert_eq!(
         reason(ask(&mut client, get("a"), Duration::ZERO)),

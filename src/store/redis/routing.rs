@@ -46,7 +46,7 @@ pub struct Routing {
     question: Option<MapQuestion>,
     /// Whom to ask first.
     rotation: usize,
-    /// Where the last question failed, and why.
+    /// Where the last question failed, and why; the first node before there was any.
     trouble: (String, String),
 }
 
@@ -67,7 +67,7 @@ impl Routing {
             Place::Unix(path) => (Vec::new(), Some(At::Path(path.clone()))),
             Place::Cluster(seeds) => (seeds.clone(), None),
         };
-        let routing = Routing {
+        let mut routing = Routing {
             map: None,
             is_cluster: first.is_none(),
             is_stale: false,
@@ -80,6 +80,9 @@ impl Routing {
         let mut nodes: Vec<_> = first.map(Node::new).into_iter().collect();
         for seed in &routing.seeds {
             node_at(&mut nodes, seed);
+        }
+        if let Some(node) = nodes.first() {
+            routing.trouble.0.clone_from(&node.name);
         }
         (routing, nodes)
     }
