@@ -307,19 +307,3 @@ fn a_connection_that_comes_late_serves_the_next_time() {
     assert_eq!(ask_until_well(&mut client, &get("a")), text("a"));
     assert_eq!((server.connections(), server.count("GET")), (2, 2));
 }
-
-/// One address of a name may lead nowhere: who has found that out goes on with the other.
-#[test]
-fn the_address_that_serves_is_kept() {
-    let server = Scripted::start(|asked| bulk(&asked.words[1]));
-    let port = server.address.port();
-    // Where "localhost" is both, or IPv6 is not there, nothing is in the way.
-    let silent = TcpListener::bind(("::1", port));
-    let mut client = client(&format!("redis://localhost:{port}"));
-    ask_until_well(&mut client, &get("a"));
-    for _ in 0..3 {
-        client.close();
-        assert_eq!(ask(&mut client, get("b"), TIME), Ok(text("b")));
-    }
-    drop(silent);
-}

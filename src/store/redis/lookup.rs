@@ -61,6 +61,15 @@ impl Lookup {
         &self.known
     }
 
+    /// These addresses, as if they had been heard.
+    #[cfg(test)]
+    pub fn of(known: &[SocketAddr]) -> Self {
+        Lookup {
+            known: known.to_vec(),
+            asked: None,
+        }
+    }
+
     /// What to wait for while a question is under way.
     pub fn descriptor(&self) -> Option<&UnixStream> {
         self.asked.as_ref().map(|(stream, _)| stream)
@@ -140,10 +149,7 @@ mod tests {
     #[test]
     fn addresses_that_have_changed_are_found() {
         let old = "192.0.2.1:7".parse().unwrap();
-        let mut lookup = Lookup {
-            known: vec![old],
-            asked: None,
-        };
+        let mut lookup = Lookup::of(&[old]);
         let host = HostPort {
             host: "localhost".into(),
             port: 7,

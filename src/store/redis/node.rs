@@ -5,7 +5,6 @@
 //! holds the nodes waits for all of them at once, by poll(2).
 
 use std::collections::VecDeque;
-use std::mem;
 use std::time::{Duration, Instant};
 
 use redis::Value;
@@ -219,7 +218,7 @@ impl Node {
         };
         self.rests_until = Some(now + self.rest);
         self.reason = failure.reason;
-        let queue = mem::take(&mut self.queue).into_iter();
+        let queue = std::mem::take(&mut self.queue).into_iter();
         let lost = Lost {
             sent: self.asked.iter().copied().collect(),
             unsent: queue.map(|(question, _)| question).collect(),
@@ -435,7 +434,7 @@ impl Node {
     fn be_ready(&mut self) {
         self.phase = Phase::Ready;
         self.connects_ahead = false;
-        for (question, packed) in mem::take(&mut self.queue) {
+        for (question, packed) in std::mem::take(&mut self.queue) {
             self.put(question, packed);
         }
     }
@@ -446,3 +445,6 @@ impl Node {
         self.rests_until = None;
     }
 }
+
+#[cfg(test)]
+mod tests;
