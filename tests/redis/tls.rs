@@ -125,6 +125,20 @@ fn a_certificate_that_is_not_accepted_is_told_in_the_same_words_each_time() {
     let server = tls_server("no");
     let ca = server.dir().join("ca.pem");
     let names = "-addext subjectAltName=IP:127.0.0.1";
+    let with = |name: &str| {
+        let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
+        let words = [
+            "CONFIG",
+            "SET",
+            "tls-cert-file",
+            &certificate,
+            "tls-key-file",
+            &key,
+        ];
+        let () = server.ask(&words);
+        let mut client = tls_client(&server, &ca, None, "127.0.0.1");
+        reason(ask(&mut client, get("k"), AMPLE))
+    };
     for (number, (day, names, why)) in [
         ("-30d", names, "it has expired"),
         ("+30d", names, "it is not valid yet"),
@@ -140,25 +154,16 @@ fn a_certificate_that_is_not_accepted_is_told_in_the_same_words_each_time() {
     {
         let name = format!("other{number}");
         sign(server.dir(), &name, names, &["faketime", "-f", day]);
-        let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
-        let words = [
-            "CONFIG",
-            "SET",
-            "tls-cert-file",
-            &certificate,
-            "tls-key-file",
-            &key,
-        ];
-        let () = server.ask(&words);
-        let told = || {
-            let mut client = tls_client(&server, &ca, None, "127.0.0.1");
-            reason(ask(&mut client, get("k"), AMPLE))
-        };
-        let first = told();
+        let first = with(&name);
         assert_eq!(first, refused(why), "{day} {names}");
         std::thread::sleep(Duration::from_millis(1100));
-        assert_eq!(told(), first);
+        assert_eq!(with(&name), first);
     }
+    // Who has one certificate and no more may give it for both.
+    assert_eq!(
+        with("ca"),
+        refused("it is made out to sign others (CA:TRUE), and not for a server")
+    );
 }
 
 /// Each node is called as it is called by whoever names it: by --store, or by the others.

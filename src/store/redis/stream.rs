@@ -199,10 +199,13 @@ fn objection(why: &CertificateError) -> String {
             "it is not made out to this name or address".into()
         }
         Why::UnknownIssuer | Why::BadSignature => "nobody who is trusted has signed it".into(),
-        other => {
-            let name = format!("{other:?}");
-            name.split([' ', '(']).next().unwrap_or_default().to_owned()
-        }
+        other => match format!("{other:?}") {
+            name if name.contains("CaUsedAsEndEntity") => {
+                "it is made out to sign others (CA:TRUE), and not for a server".into()
+            }
+            // Figures stand in braces.
+            name => name.split(" {").next().unwrap_or_default().to_owned(),
+        },
     }
 }
 
