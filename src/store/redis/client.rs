@@ -5,8 +5,9 @@
 //! one wait; no name server, connect, handshake or answer takes longer than the
 //! deadline. After the first trouble a connection is dropped, so that what it
 //! still owes cannot answer the next question, and its server is left alone for
-//! 1, 2, 4 ... 30 s: requests for it fail at once. The trouble of a server is
-//! that of the keys it has.
+//! 1, 2, 4 ... 30 s: requests for it fail at once. If it was late, the next
+//! connection is made in that time. The trouble of a server is that of the keys
+//! it has.
 //!
 //! A request is sent again only if the server has said that it was not done, or
 //! if it was not sent at all.
