@@ -101,7 +101,7 @@ impl Client {
             }
         }
         let name = |number: usize| NodeId(self.nodes[number].name.clone());
-        Ok(self.routing.masters().into_iter().map(name).collect())
+        Ok(self.routing.masters().iter().copied().map(name).collect())
     }
 
     /// Asks one of these nodes, and no other one.

@@ -101,9 +101,9 @@ impl Routing {
     }
 
     /// The nodes that have slots.
-    pub fn masters(&self) -> Vec<usize> {
+    pub fn masters(&self) -> &[usize] {
         match self.is_cluster {
-            false => vec![0],
+            false => &[0],
             true => self.map.as_ref().map(SlotMap::masters).unwrap_or_default(),
         }
     }

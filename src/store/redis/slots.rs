@@ -1,5 +1,7 @@
 //! The slots of a cluster, and who has them.
 
+use std::collections::BTreeSet;
+
 use redis::Value;
 
 use super::options::HostPort;
@@ -81,6 +83,8 @@ pub fn ranges_of(answer: &Value, asked: &HostPort) -> Option<Vec<Range>> {
 /// Which node has which slot.
 pub struct SlotMap {
     nodes: Box<[Option<u16>]>,
+    /// All that have one: they are asked for more often than slots change.
+    masters: Vec<usize>,
 }
 
 impl SlotMap {
@@ -92,7 +96,8 @@ impl SlotMap {
                 nodes[usize::from(range.first)..=usize::from(range.last)].fill(Some(node));
             }
         }
-        SlotMap { nodes }
+        let masters = masters_of(&nodes);
+        SlotMap { nodes, masters }
     }
 
     /// The node that has a slot, if one has.
@@ -111,20 +116,18 @@ impl SlotMap {
             }
             *node = last.1;
         }
+        self.masters = masters_of(&self.nodes);
     }
 
     /// The nodes that have slots, each once, in the order of their numbers.
-    pub fn masters(&self) -> Vec<usize> {
-        let mut masters: Vec<_> = self
-            .nodes
-            .iter()
-            .flatten()
-            .map(|&node| node.into())
-            .collect();
-        masters.sort_unstable();
-        masters.dedup();
-        masters
+    pub fn masters(&self) -> &[usize] {
+        &self.masters
     }
+}
+
+fn masters_of(nodes: &[Option<u16>]) -> Vec<usize> {
+    let masters: BTreeSet<u16> = nodes.iter().copied().flatten().collect();
+    masters.into_iter().map(usize::from).collect()
 }
 
 #[cfg(test)]
