@@ -156,9 +156,9 @@ fn storm(what: &str, url: &str, rounds: u64, may_lose: bool, event: &mut Event) 
             slowest = slowest.max(since.elapsed());
         }
     });
-    let minutes = 1 + began.elapsed().as_secs() / 60;
     for server in &mut servers {
         assert!(server.stop().success(), "{}", server.log_text());
+        let minutes = 1 + began.elapsed().as_secs() / 60;
         check_log(&server.log_text(), minutes as usize);
     }
     let longest = |told: Told| told.longest.into_inner().unwrap();
