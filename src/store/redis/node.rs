@@ -152,7 +152,7 @@ impl Node {
     pub fn ask(&mut self, question: Question, packed: Vec<u8>, now: Instant) {
         if !self.is_busy() {
             self.busy_since = Some(now);
-            if self.connects_ahead {
+            if self.connects_ahead && self.is_connecting() {
                 // In vain so far: another attempt may do better.
                 self.address += 1;
                 self.disconnect();

@@ -79,6 +79,11 @@ fn the_address_that_serves_is_kept() {
         })
         .collect();
     assert_eq!(tries, [false, true, true, true, true, true]);
+    // Nor does it lead away from there that one request was late.
+    assert!(is_answered(&mut node, &access));
+    node.fail(Failure::late(), Instant::now());
+    assert!(is_answered(&mut node, &access));
+    node.disconnect();
     // Who turns out to be a replica is not asked again at once.
     node.reconnect_later();
     assert!(!is_answered(&mut node, &access));
