@@ -133,7 +133,7 @@ if command -v systemd-analyze >/dev/null; then
 fi
 if command -v rpmlint >/dev/null; then
     check "rpmlint is quiet" rpmlint -r "$here/rpm/postgrey.rpmlintrc" "$package" "$here/rpm/postgrey.spec"
-    tail -n 1 "$log" | sed 's/^/    /'
+    grep -E '^[^ ]+: [EWI]: ' "$log" | sed 's/^/    /' || :
 else
     echo "skipped: rpmlint: no rpmlint on this machine"
 fi
