@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,24 @@ fn lines_come_until_a_signal() {
     assert_eq!(sums[..6], [2, 1, 1, 0, 0, 1], "{text}");
 }
 
+/// A server of tmux with this socket, which ends with the test.
+struct Tmux(PathBuf);
+
+impl Tmux {
+    fn run(&self, words: &[&str]) -> String {
+        let mut command = Command::new("tmux");
+        command.arg("-S").arg(&self.0).args(["-f", "/dev/null"]);
+        let output = command.args(words).env("TERM", "xterm").output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        self.run(&["kill-server"]);
+    }
+}
+
 #[test]
 fn a_terminal_shows_the_present_minute_in_place() {
     if Command::new("tmux").arg("-V").output().is_err() {
@@ -87,17 +105,8 @@ fn a_terminal_shows_the_present_minute_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     append(&path, GREY);
-    let socket = dir.path().join("tmux");
-    let tmux = |words: &[&str]| {
-        let mut command = Command::new("tmux");
-        command
-            .arg("-S")
-            .arg(&socket)
-            .args(["-f", "/dev/null"])
-            .args(words);
-        let output = command.env("TERM", "xterm").output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
+    let server = Tmux(dir.path().join("tmux"));
+    let tmux = |words: &[&str]| server.run(words);
     let program = format!(
         "{} --follow {}; echo status $?; sleep 60",
         env!("CARGO_BIN_EXE_postgreyreport"),
@@ -134,7 +143,6 @@ fn a_terminal_shows_the_present_minute_in_place() {
     tmux(&["resize-window", "-x", "80", "-y", "24"]);
     tmux(&["send-keys", "C-c"]);
     let last = wait("status 0");
-    tmux(&["kill-server"]);
     for screen in [&screen, &second, &last] {
         // In place: a line a minute, and the heading.
         let count = screen
