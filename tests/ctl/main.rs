@@ -29,6 +29,7 @@ mod docs;
 mod dump;
 mod edit;
 mod explain;
+mod explained;
 mod import;
 mod list;
 mod lists;

@@ -14,6 +14,7 @@ mod makefile;
 mod manifest;
 mod method;
 mod others;
+mod properties;
 mod rc;
 mod refresh;
 

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use regex::Regex;
 
-use super::method::{GOOD, WRONG};
+use super::properties::{GOOD, WRONG};
 use super::{file, find_or_skip, run, skip, text};
 
 /// The properties that the method asks for, with the range of each number.

@@ -22,6 +22,7 @@ mod server;
 mod smtp;
 mod tables;
 mod targrey;
+mod tarpit;
 mod texts;
 
 use std::fs;
@@ -95,6 +96,7 @@ fn main() {
     scenarios.extend(greylisting::scenarios(&home));
     scenarios.extend(texts::scenarios());
     scenarios.extend(targrey::scenarios(&home));
+    scenarios.extend(tarpit::scenarios());
     scenarios.extend(per_message::scenarios());
     scenarios.extend(lists::scenarios());
     scenarios.extend(faults::scenarios());

@@ -1,11 +1,12 @@
 //! What must hold for every input, tried on random ones.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod allocated;
+
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 
+use allocated::peak_of;
 use postgrey::policy::command::{Allowance, Command, Counting, Now, Outcome, Verdict};
 use postgrey::policy::decide::{Decision, Examined, Policy, Surroundings, Whitelists};
 use postgrey::policy::instances::Instances;
@@ -23,49 +24,6 @@ use postgrey::store::memory::MemoryStore;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-
-/// Counts what a thread has allocated.
-struct CountingAllocator;
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(octets: isize) {
-    // Not available while the thread ends; nobody measures then.
-    let _ = LIVE.try_with(|live| {
-        live.set(live.get() + octets);
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(live.get())));
-    });
-}
-
-// SAFETY: everything is done by the system's allocator; counting does not
-// allocate, since the cells are const-initialised and have no destructor.
-unsafe impl GlobalAlloc for CountingAllocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's layout, as required.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's pointer, which came from the same allocator.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
-
-/// The most octets that were allocated at a time while this ran.
-fn peak_of(run: impl FnOnce()) -> usize {
-    let start = LIVE.get();
-    PEAK.set(start);
-    run();
-    (PEAK.get() - start) as usize
-}
 
 /// What a reader found: each event, with the attributes at the end of a
 /// request.

@@ -8,10 +8,12 @@
 //! waited for its answer while the writer died.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "common/random.rs"]
+#[path = "../common/random.rs"]
 mod random;
-#[path = "common/server.rs"]
+#[path = "../common/server.rs"]
 mod server;
+
+mod memory;
 
 use std::fs;
 use std::path::Path;
@@ -20,6 +22,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use memory::{growth, measure, settled};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use postgrey::config::{self, Invocation, whitelists};
@@ -39,9 +42,6 @@ const WORKERS: usize = 4;
 const WRITER_LIVES: u32 = 30;
 /// How long the last writer lives at least, in a run that is not too short for that.
 const LAST_LIFE: Duration = Duration::from_secs(270);
-/// Seconds in which a process may grow: in its first minutes it meets everything for the
-/// first time, and the writer's first maintenance comes after one.
-const SETTLED: f64 = 120.0;
 /// Records that each maintenance finds too old.
 const OLD: usize = 25;
 
@@ -192,47 +192,6 @@ fn live(port: u16, options: &[String], tally: &Tally) {
                 tally.wrong.lock().unwrap().push(wrong);
             }
         }
-    }
-}
-
-/// KiB of memory of its own, and number of descriptors, of a process.
-fn measure(pid: Pid) -> Option<(f64, usize)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
-    let memory = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some((
-        memory,
-        fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count(),
-    ))
-}
-
-/// The samples of a process that has settled.
-fn settled(samples: &[(f64, f64)]) -> &[(f64, f64)] {
-    let first = samples.first().map_or(0.0, |sample| sample.0);
-    let is_young = |sample: &(f64, f64)| sample.0 < first + SETTLED;
-    &samples[samples.partition_point(is_young)..]
-}
-
-/// How much it grows a minute: the lesser of both halves, since a leak goes on, and what is
-/// allocated once, at a largest batch of commands, say, is a step in one of them.
-fn growth(samples: &[(f64, f64)]) -> f64 {
-    let (early, late) = samples.split_at(samples.len() / 2);
-    slope(early).min(slope(late))
-}
-
-/// The least-squares slope, per minute.
-fn slope(samples: &[(f64, f64)]) -> f64 {
-    let count = samples.len() as f64;
-    let (x, y) = samples
-        .iter()
-        .fold((0.0, 0.0), |sum, s| (sum.0 + s.0, sum.1 + s.1));
-    let (x, y) = (x / count, y / count);
-    let above: f64 = samples.iter().map(|s| (s.0 - x) * (s.1 - y)).sum();
-    let below: f64 = samples.iter().map(|s| (s.0 - x).powi(2)).sum();
-    if below == 0.0 {
-        0.0
-    } else {
-        60.0 * above / below
     }
 }
 
