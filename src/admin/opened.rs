@@ -5,9 +5,8 @@ use std::time::Duration;
 use super::environment::{become_owner, exists, open_or_create, open_reader, open_writer};
 use super::failure::Failure;
 use crate::config::settings::Settings;
-use crate::store::Store;
 use crate::store::lmdb::LmdbStore;
-use crate::store::redis::RedisStore;
+use crate::store::{Store, redis};
 
 /// How long a step of a command may take, where the records are in Redis.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,7 +29,7 @@ pub enum Opened {
     /// The environment in `--dbdir`.
     Lmdb(Box<LmdbStore>),
     /// Redis or Valkey.
-    Redis(Box<RedisStore>),
+    Redis(Box<dyn Store>),
 }
 
 impl Opened {
@@ -62,14 +61,14 @@ impl Opened {
     }
 
     fn elsewhere(settings: &Settings) -> Result<Option<Self>, Failure> {
-        let Some(store) = RedisStore::of(settings, PATIENCE) else {
+        let Some(store) = redis::open(settings, PATIENCE) else {
             return Ok(None);
         };
         // Who reads the password.
         if settings.dbdir.is_dir() {
             become_owner(&settings.dbdir)?;
         }
-        Ok(Some(Opened::Redis(Box::new(store))))
+        Ok(Some(Opened::Redis(store)))
     }
 
     /// How many records there are; 0 if that is known only when all were seen.

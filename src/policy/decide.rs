@@ -294,49 +294,37 @@ impl Policy {
         let start = reply.len();
         let mut answered = Answered::default();
         line.clear();
-        match decision {
+        let reason = match decision {
             Decision::Missing(attribute) => {
                 line.extend_from_slice(b"attribute missing: ");
                 line.extend_from_slice(attribute.name().as_bytes());
                 log(Level::Warning, line);
+                None
             }
             Decision::BadAddress => {
                 line.extend_from_slice(b"client_address is no address: ");
                 line.extend_from_slice(request.text(Attribute::ClientAddress));
                 log(Level::Warning, line);
-            }
-            Decision::ClientWhitelisted => {
-                push_action(line, request, Reason::ClientWhitelist);
-                log(Level::Two, line);
-            }
-            Decision::RecipientWhitelisted => {
-                push_action(line, request, Reason::RecipientWhitelist);
-                log(Level::Two, line);
-            }
-            Decision::SenderWhitelisted => {
-                push_action(line, request, Reason::SenderWhitelist);
-                log(Level::Two, line);
-            }
-            Decision::NotOptedIn => {
-                push_action(line, request, Reason::NotOptedIn);
-                log(Level::Two, line);
-            }
-            Decision::NotSuspicious => {
-                push_action(line, request, Reason::NotSuspicious);
-                log(Level::Two, line);
+                None
             }
             Decision::Stored(outcome) => {
                 answered = self.answer_outcome(request, outcome, surroundings, reply, line, log);
+                None
             }
             Decision::HeldBefore(outcome) => {
                 log_correction(outcome, log);
-                push_action(line, request, Reason::HeldBefore);
-                log(Level::Two, line);
+                Some(Reason::HeldBefore)
             }
-            Decision::StoreFailed => {
-                push_action(line, request, Reason::StoreFailed);
-                log(Level::Two, line);
-            }
+            Decision::ClientWhitelisted => Some(Reason::ClientWhitelist),
+            Decision::RecipientWhitelisted => Some(Reason::RecipientWhitelist),
+            Decision::SenderWhitelisted => Some(Reason::SenderWhitelist),
+            Decision::NotOptedIn => Some(Reason::NotOptedIn),
+            Decision::NotSuspicious => Some(Reason::NotSuspicious),
+            Decision::StoreFailed => Some(Reason::StoreFailed),
+        };
+        if let Some(reason) = reason {
+            push_action(line, request, reason);
+            log(Level::Two, line);
         }
         if self.is_dry_run || reply.len() == start {
             reply.truncate(start);

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use crate::config::settings::Settings;
-use crate::store::Store;
 use crate::store::lmdb::{LmdbOptions, LmdbStore, Purpose};
-use crate::store::redis::RedisStore;
+use crate::store::{Store, redis};
 use crate::sys::lock::LockFile;
 
 /// The store of one process: opened, or connected to, when it is first needed.
@@ -13,15 +12,15 @@ pub enum ServerStore {
     /// The environment in `--dbdir`.
     Lmdb(Box<LmdbStore>),
     /// Redis or Valkey, and the lock file of `--dbdir`.
-    Redis(Box<RedisStore>, LockFile),
+    Redis(Box<dyn Store>, LockFile),
 }
 
 impl ServerStore {
     /// The store of these settings. `lock` is the lock file of `--dbdir`, and
     /// `patience` how long another process that commits there is waited for.
     pub fn new(settings: &Settings, purpose: Purpose, patience: Duration, lock: LockFile) -> Self {
-        if let Some(store) = RedisStore::of(settings, settings.store.timeout) {
-            return ServerStore::Redis(Box::new(store), lock);
+        if let Some(store) = redis::open(settings, settings.store.timeout) {
+            return ServerStore::Redis(store, lock);
         }
         let options = LmdbOptions {
             dir: settings.dbdir.clone(),

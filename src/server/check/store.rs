@@ -10,7 +10,7 @@ use nix::unistd::{AccessFlags, access};
 use super::Findings;
 use crate::config::redis_address::Place;
 use crate::config::settings::{Settings, StoreSettings};
-use crate::store::redis::RedisStore;
+use crate::store::redis;
 use crate::sys::errors::describe;
 use crate::sys::process;
 
@@ -20,7 +20,7 @@ const LONGEST_LOOK: Duration = Duration::from_secs(5);
 /// Looks at these options. This process is the server's user.
 pub fn check(settings: &Settings, findings: &mut Findings) {
     let store = &settings.store;
-    let Some(redis) = &store.redis else {
+    let Some(servers) = &store.redis else {
         for option in given(store) {
             findings.note(format!("--{option}: of no use with --store=lmdb"));
         }
@@ -30,7 +30,7 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
         ("store-ca-file", &store.ca_file),
         ("store-certificate-file", &store.certificate_file),
     ] {
-        if file.is_some() && !redis.tls {
+        if file.is_some() && !servers.tls {
             findings.note(format!("--{option}: of no use without TLS (rediss://)"));
         }
     }
@@ -43,7 +43,7 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
             check_file(option, file, is_secret, findings);
         }
     }
-    if !redis.tls && store.password_file.is_some() && !is_local(&redis.place) {
+    if !servers.tls && store.password_file.is_some() && !is_local(&servers.place) {
         findings
             .note("--store: password and records go over the network in the clear: see rediss://");
     }
@@ -54,14 +54,12 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
 
 /// Asks the servers for everything that is needed of them.
 fn ask(settings: &Settings, findings: &mut Findings) {
-    let Some(mut store) = RedisStore::of(settings, LONGEST_LOOK) else {
-        return;
-    };
-    match store.probe() {
-        Ok(notes) => notes
+    match redis::probe(settings, LONGEST_LOOK) {
+        Some(Ok(notes)) => notes
             .iter()
             .for_each(|note| findings.note(format!("--store: {note}"))),
-        Err(error) => findings.problem(format!("--store: {error}")),
+        Some(Err(error)) => findings.problem(format!("--store: {error}")),
+        None => {}
     }
 }
 

@@ -50,7 +50,6 @@ const SCRIPTS: &[&str] = &[COMMIT];
 /// Records in Redis, connected to when they are first needed.
 pub struct RedisStore {
     client: Client,
-    prefix: String,
     names: Names,
     /// Those of the server, for what does not come with a command.
     rules: Rules,
@@ -65,32 +64,32 @@ struct Asked {
     commands: Vec<usize>,
 }
 
-impl RedisStore {
-    /// The store of these settings, if that is in Redis. `timeout` is as for
-    /// [`RedisStore::new`].
-    pub fn of(settings: &Settings, timeout: Duration) -> Option<Self> {
-        let options = RedisOptions::of(&settings.store)?;
-        let (prefix, rules) = (&settings.store.prefix, &settings.rules);
-        Some(RedisStore::new(options, prefix, rules, timeout))
-    }
+/// The store of these settings, if that is in Redis. `timeout` is as for
+/// [`RedisStore::new`].
+pub fn open(settings: &Settings, timeout: Duration) -> Option<Box<dyn Store>> {
+    let options = RedisOptions::of(&settings.store)?;
+    let (prefix, rules) = (&settings.store.prefix, &settings.rules);
+    Some(Box::new(RedisStore::new(options, prefix, rules, timeout)))
+}
 
+/// Tries everything that is needed of the servers of these settings, if there are any,
+/// and takes no longer than this. Returns what is worth a note.
+pub fn probe(settings: &Settings, timeout: Duration) -> Option<Result<Vec<String>, StoreError>> {
+    let mut client = Client::new(RedisOptions::of(&settings.store)?, SCRIPTS);
+    Some(client.probe(&settings.store.prefix, Instant::now() + timeout))
+}
+
+impl RedisStore {
     /// A store under these rules, whose names begin with `prefix`. `timeout` is how
     /// long a batch, or a step of a longer walk, may take.
     pub fn new(options: RedisOptions, prefix: &str, rules: &Rules, timeout: Duration) -> Self {
         RedisStore {
             client: Client::new(options, SCRIPTS),
-            prefix: prefix.to_owned(),
             names: Names::new(prefix.as_bytes(), rules),
             rules: rules.clone(),
             timeout,
             scan: None,
         }
-    }
-
-    /// Tries everything that is needed of the servers. Returns what is worth a note.
-    pub fn probe(&mut self) -> Result<Vec<String>, StoreError> {
-        let deadline = self.deadline();
-        self.client.probe(&self.prefix, deadline)
     }
 
     fn deadline(&self) -> Instant {
