@@ -198,4 +198,10 @@ fn a_cluster_is_told_from_a_server() {
     let () = server.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16000"]);
     let plain = reason(ask(&mut client(&server.url()), get("a"), AMPLE));
     assert!(plain.starts_with("the cluster is down"), "{plain}");
+    // It is to be known by a name, and has none.
+    let setting = "cluster-preferred-endpoint-type";
+    let () = server.ask(&["CONFIG", "SET", setting, "hostname"]);
+    let nameless = reason(ask(&mut client(&url), get("a"), AMPLE));
+    let why = "its nodes do not tell their names (cluster-announce-hostname)";
+    assert_eq!(nameless, why);
 }

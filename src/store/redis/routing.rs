@@ -224,7 +224,12 @@ impl Routing {
             Value::ServerError(error) => Err(explain(error, true)),
             _ => match ranges_of(answer, &nodes[from].host()) {
                 None => Err("it answers CLUSTER SLOTS with something else".into()),
-                Some(ranges) if ranges.is_empty() => Err("it knows of no slots".into()),
+                Some(ranges) if ranges.is_empty() => Err(match answer {
+                    Value::Array(nodes) if !nodes.is_empty() => {
+                        "its nodes do not tell their names (cluster-announce-hostname)".into()
+                    }
+                    _ => "it knows of no slots".into(),
+                }),
                 Some(ranges) if masters_of(&ranges) > MOST_MASTERS => {
                     Err("it knows of too many nodes".into())
                 }
