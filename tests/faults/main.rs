@@ -5,7 +5,6 @@ mod codes;
 mod disk;
 mod full_disk;
 mod images;
-mod kills;
 mod mark;
 mod power;
 #[path = "../common/random.rs"]

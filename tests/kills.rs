@@ -1,5 +1,14 @@
 //! kill -9 of random processes under load: children of the server, spawned
 //! sessions and postgreyctl. What was answered is in the store.
+//!
+//! A program of its own: where other tests fork, their children would keep the
+//! connections of these clients open.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "common/random.rs"]
+mod random;
+#[path = "common/server.rs"]
+mod server;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,9 +20,8 @@ use nix::sys::signal::{Signal, kill};
 use postgrey::policy::record::Database;
 use postgrey::store::lmdb::LmdbStore;
 use postgrey::store::verify::verify_environment;
-
-use crate::random::{Random, number_from};
-use crate::server::{
+use random::{Random, number_from};
+use server::{
     Client, PATIENCE, Server, Spawned, free_port, program_for_all, request, spawn, test_dir,
     wait_until,
 };
