@@ -55,19 +55,23 @@ pub fn send(mut socket: &UnixStream, message: Message) -> io::Result<()> {
     socket.write_all(&[message.octet()])
 }
 
-/// The messages that have come; `None` when the other end is gone.
+/// The messages that have come, each once: none asks for more than to be done
+/// after it has come, and reading long lists once for each of many HUPs would
+/// keep clients waiting. `None` when the other end is gone.
 pub fn receive(mut socket: &UnixStream) -> Option<Vec<Message>> {
-    let mut octets = [0; 64];
-    match socket.read(&mut octets) {
-        Ok(0) => None,
-        Ok(length) => Some(
-            octets[..length]
-                .iter()
-                .filter_map(|&o| Message::of(o))
-                .collect(),
-        ),
-        Err(_) => Some(Vec::new()),
+    let mut octets = [0; 1024];
+    let length = match socket.read(&mut octets) {
+        Ok(0) => return None,
+        Ok(length) => length,
+        Err(_) => 0,
+    };
+    let mut messages = Vec::new();
+    for message in octets[..length].iter().filter_map(|&o| Message::of(o)) {
+        if !messages.contains(&message) {
+            messages.push(message);
+        }
     }
+    Some(messages)
 }
 
 /// Passes signals on to the master, who acts on them for all; true if one of
@@ -136,5 +140,19 @@ mod tests {
         assert_eq!(requests.due(), Some(start + COALESCING));
         assert!(requests.take_due(start + COALESCING));
         assert_eq!(requests.due(), None);
+    }
+
+    #[test]
+    fn messages_that_come_together_are_heard_once() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        for message in [Message::Reload, Message::WriterReplaced, Message::Reload] {
+            send(&theirs, message).unwrap();
+        }
+        let heard = Some(vec![Message::Reload, Message::WriterReplaced]);
+        assert_eq!(receive(&ours), heard);
+        ours.set_nonblocking(true).unwrap();
+        assert_eq!(receive(&ours), Some(Vec::new()));
+        drop(theirs);
+        assert_eq!(receive(&ours), None);
     }
 }
