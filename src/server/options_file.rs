@@ -12,30 +12,43 @@ use crate::sys::lock::{Claim, LockFile};
 
 /// Writes the options of the daemon. Mail does not suffer if that fails.
 pub fn write_for_daemon(settings: &Settings, log: &Log) {
-    let content = saved::content(settings);
-    let written = content.and_then(|content| saved::write(&settings.dbdir, &content));
+    let written = match saved::content(settings) {
+        Ok(content) => write(settings, &content),
+        Err(error) => saved::remove(&settings.dbdir).and(Err(error)),
+    };
     complain_of_failure(settings, written, log);
 }
 
 /// Writes the options of a session if they differ from those that are there and
-/// no daemon has left its own.
+/// no daemon runs, whose own are not a session's to change or remove.
 pub fn write_for_session(settings: &Settings, lock: &LockFile, log: &Log) {
     complain_of_failure(settings, try_for_session(settings, lock), log);
 }
 
 fn try_for_session(settings: &Settings, lock: &LockFile) -> io::Result<()> {
     let content = saved::content(settings)?;
-    let is_there = saved::read(&settings.dbdir)?.as_deref() == Some(&content[..]);
-    if is_there || lock.holder(Claim::Daemon)?.is_some() {
+    if holds(settings, &content) || lock.holder(Claim::Daemon)?.is_some() {
         return Ok(());
     }
-    saved::write(&settings.dbdir, &content)
+    write(settings, &content)
+}
+
+fn write(settings: &Settings, content: &[u8]) -> io::Result<()> {
+    let written = saved::write(&settings.dbdir, content);
+    if written.is_err() && !holds(settings, content) {
+        // Those of another server would be taken for ours.
+        let _ = saved::remove(&settings.dbdir);
+    }
+    written
+}
+
+/// True if these options are there. What cannot be read is not.
+fn holds(settings: &Settings, content: &[u8]) -> bool {
+    saved::read(&settings.dbdir).is_ok_and(|found| found.as_deref() == Some(content))
 }
 
 fn complain_of_failure(settings: &Settings, written: io::Result<()>, log: &Log) {
     if let Err(error) = written {
-        // Those of another server would be taken for ours.
-        let _ = saved::remove(&settings.dbdir);
         let (path, reason) = (saved::path(&settings.dbdir), describe(&error));
         let line = format!(
             "cannot write the options for postgreyctl to {}: {reason}",

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use nix::sys::signal::Signal;
+
 use crate::run;
 use crate::server::{
     Client, Server, common_options, free_port, make_dbdir, request, spawn, test_dir, wait_until,
@@ -120,6 +122,29 @@ fn a_full_disk_is_survived() {
         ask(&mut client).starts_with("DEFER_IF_PERMIT")
     });
     assert_eq!(ping(&mut client), "ping=ok");
+}
+
+/// postgreyctl would go by the defaults, and `expire` remove what these keep.
+#[test]
+fn a_full_disk_takes_no_options_away_that_are_true() {
+    let dir = test_dir();
+    let db = dir.path().join("db");
+    let Some(disk) = small_disk(&db) else {
+        return;
+    };
+    let mut server = Server::start(dir.path(), &["--max-age=90"]);
+    let options = || fs::read_to_string(db.join("postgrey.options")).unwrap_or_default();
+    let before = options();
+    assert!(before.contains("--max-age=90\n"), "{before}");
+    disk.fill();
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log("cannot write the options for postgreyctl", 1);
+    assert_eq!(options(), before);
+    server.stop();
+    // Those of another server are not left.
+    let server = Server::start(dir.path(), &["--max-age=30"]);
+    server.wait_for_log("cannot write the options for postgreyctl", 1);
+    assert_eq!(options(), "");
 }
 
 #[test]

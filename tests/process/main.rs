@@ -9,6 +9,7 @@ mod disk;
 mod end;
 mod limits;
 mod log;
+mod options;
 mod reload;
 #[path = "../common/server.rs"]
 mod server;
