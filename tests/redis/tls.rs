@@ -145,9 +145,9 @@ fn a_certificate_that_is_not_accepted_is_told_in_the_same_words_each_time() {
         (
             "+0d",
             "-addext subjectAltName=DNS:redis.example,IP:192.0.2.1",
-            "it is not made out to this name or address",
+            "its subjectAltName does not have this name or address",
         ),
-        ("+0d", "", "it is not made out to this name or address"),
+        ("+0d", "", "its subjectAltName does not have this name or address"),
     ]
     .into_iter()
     .enumerate()
@@ -176,7 +176,7 @@ fn a_node_of_a_cluster_has_the_name_in_the_address_too() {
     for (names, why) in [
         (
             "IP:127.0.0.1",
-            Some("it is not made out to this name or address"),
+            Some("its subjectAltName does not have this name or address"),
         ),
         ("IP:127.0.0.1,DNS:localhost", None),
     ] {
