@@ -21,7 +21,12 @@ fn text(file: &str) -> String {
 /// The hash of a word, by the command that the file names.
 fn hash(word: &str) -> String {
     let output = Command::new("sh")
-        .args(["-c", "printf %s \"$1\" | openssl dgst -sha256 -r", "sh", word])
+        .args([
+            "-c",
+            "printf %s \"$1\" | openssl dgst -sha256 -r",
+            "sh",
+            word,
+        ])
         .output()
         .unwrap();
     assert!(output.status.success());
