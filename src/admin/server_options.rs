@@ -92,9 +92,15 @@ pub fn warn_of_changed_lists(settings: &Settings) {
     ];
     let read = lists.into_iter().filter(|(is_read, _)| *is_read);
     for path in read.flat_map(|(_, paths)| paths) {
+        let is_later = |found: fs::Metadata| (found.ctime(), found.ctime_nsec()) > read_at;
         let is_changed = match fs::metadata(path) {
-            Ok(found) => (found.ctime(), found.ctime_nsec()) > read_at,
-            Err(error) => error.kind() == ErrorKind::NotFound && !is_local_file(path.as_os_str()),
+            Ok(found) => is_later(found),
+            // It may never have been there: whoever removes it changes its directory.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let directory = path.parent().and_then(|parent| fs::metadata(parent).ok());
+                !is_local_file(path.as_os_str()) && directory.is_some_and(is_later)
+            }
+            Err(_) => false,
         };
         if is_changed {
             complain(&format!(

@@ -406,7 +406,8 @@ pub fn sign(dir: &Path, name: &str, more: &str, before: &[&str]) {
     openssl(dir, before, &words);
 }
 
-fn openssl(dir: &Path, before: &[&str], words: &str) {
+/// Calls openssl in this directory, with the words of one text.
+pub fn openssl(dir: &Path, before: &[&str], words: &str) {
     let mut all: Vec<&str> = before.to_vec();
     all.push("openssl");
     all.extend(words.split_ascii_whitespace());

@@ -187,6 +187,31 @@ fn the_domain_of_a_client_on_a_list_is_named() {
     assert!(text.contains(told), "{text}");
 }
 
+/// One that has never been there was not changed; one that was removed was.
+#[test]
+fn a_list_that_is_missing_was_changed_if_it_was_there() {
+    let dir = test_dir();
+    let folder = dir.path().join("lists");
+    std::fs::create_dir(&folder).unwrap();
+    let (there, never) = (folder.join("there"), folder.join("never"));
+    std::fs::write(&there, "a.example\n").unwrap();
+    let words = [&there, &never].map(|path| format!("--whitelist-clients={}", path.display()));
+    let server = Server::start(dir.path(), &[&words[0], &words[1]]);
+    let explain = || ctl(&server.dbdir, &["explain", "--client-address=192.0.2.7"]).stderr;
+    let missing = format!(
+        "can't open {}: No such file or directory\n",
+        never.display()
+    );
+    assert_eq!(explain(), missing);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    std::fs::remove_file(&there).unwrap();
+    let told = format!(
+        "{} was changed after the server has read it",
+        there.display()
+    );
+    assert!(explain().starts_with(&told), "{}", explain());
+}
+
 /// A list that was changed after the server has read it is named.
 #[test]
 fn a_changed_list_of_an_option_is_named() {

@@ -40,7 +40,7 @@ fn errors_of_the_server_are_told_in_plain_words() {
         ),
         (
             "-MOVED 1 127.0.0.1:1",
-            "the server belongs to a cluster: use redis-cluster:// (MOVED)",
+            "the server belongs to a cluster: use redis-cluster:// or rediss-cluster:// (MOVED)",
             ErrorKind::System,
         ),
         ("-WRONGTYPE x", "WRONGTYPE x", ErrorKind::Other),

@@ -189,7 +189,10 @@ fn a_cluster_is_told_from_a_server() {
     let server = crate::server::RedisServer::start(&[]);
     let url = format!("redis-cluster://127.0.0.1:{}", server.port);
     let no_cluster = reason(ask(&mut client(&url), get("a"), AMPLE));
-    assert_eq!(no_cluster, "the server is no cluster: use redis://");
+    assert_eq!(
+        no_cluster,
+        "the server is no cluster: use redis:// or rediss://"
+    );
     // Without slots.
     let server = crate::server::RedisServer::start(&["--cluster-enabled", "yes"]);
     let url = format!("redis-cluster://127.0.0.1:{}", server.port);

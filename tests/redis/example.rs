@@ -18,10 +18,15 @@ fn text(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
 }
 
-/// What sha256sum(1) prints of a word, by the command that the file names.
+/// The hash of a word, by the command that the file names.
 fn hash(word: &str) -> String {
     let output = Command::new("sh")
-        .args(["-c", "printf %s \"$1\" | sha256sum", "sh", word])
+        .args([
+            "-c",
+            "printf %s \"$1\" | openssl dgst -sha256 -r",
+            "sh",
+            word,
+        ])
         .output()
         .unwrap();
     assert!(output.status.success());

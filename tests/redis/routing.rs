@@ -296,11 +296,17 @@ fn seeds_are_tried_in_turn() {
     );
     let mut client = crate::client(&format!("redis-cluster://{}", other.address));
     let error = ask(&mut client, get(LOW), AMPLE).unwrap_err();
-    assert_eq!(error.reason, "the server is no cluster: use redis://");
+    assert_eq!(
+        error.reason,
+        "the server is no cluster: use redis:// or rediss://"
+    );
     let error = client.nodes(Instant::now() + AMPLE).unwrap_err();
     assert_eq!(
         (error.call, &*error.reason),
-        ("CLUSTER", "the server is no cluster: use redis://")
+        (
+            "CLUSTER",
+            "the server is no cluster: use redis:// or rediss://"
+        )
     );
     // In time.
     let mut client = crate::client(&format!("redis-cluster://{silent_address}"));

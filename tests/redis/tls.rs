@@ -1,12 +1,13 @@
 //! A real server by TLS: whom it is taken for, and who we are.
 
+use std::fs;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
 use postgrey::store::redis::client::Client;
 
 use crate::real::try_client;
-use crate::server::{RedisCluster, RedisServer, has, make_certificates, sign};
+use crate::server::{RedisCluster, RedisServer, has, make_certificates, openssl, sign};
 use crate::*;
 
 fn tls_server(auth_clients: &str) -> RedisServer {
@@ -145,9 +146,13 @@ fn a_certificate_that_is_not_accepted_is_told_in_the_same_words_each_time() {
         (
             "+0d",
             "-addext subjectAltName=DNS:redis.example,IP:192.0.2.1",
-            "it is not made out to this name or address",
+            "its subjectAltName does not have this name or address",
         ),
-        ("+0d", "", "it is not made out to this name or address"),
+        (
+            "+0d",
+            "",
+            "its subjectAltName does not have this name or address",
+        ),
     ]
     .into_iter()
     .enumerate()
@@ -159,6 +164,26 @@ fn a_certificate_that_is_not_accepted_is_told_in_the_same_words_each_time() {
         std::thread::sleep(Duration::from_millis(1100));
         assert_eq!(with(&name), first);
     }
+    // The extensions are forgotten easily, and openssl makes version 1 then.
+    let dir = server.dir();
+    openssl(
+        dir,
+        &[],
+        "req -new -key server.key -subj /CN=127.0.0.1 -out old.csr",
+    );
+    openssl(
+        dir,
+        &[],
+        "x509 -req -in old.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out old.pem",
+    );
+    fs::copy(dir.join("server.key"), dir.join("old.key")).unwrap();
+    let told = [
+        refused("it is of version 1, which has no subjectAltName"),
+        // By openssl 3.4 and later.
+        refused("its subjectAltName does not have this name or address"),
+    ];
+    let old = with("old");
+    assert!(told.contains(&old), "{old}");
     // Who has one certificate and no more may give it for both.
     assert_eq!(
         with("ca"),
@@ -176,7 +201,7 @@ fn a_node_of_a_cluster_has_the_name_in_the_address_too() {
     for (names, why) in [
         (
             "IP:127.0.0.1",
-            Some("it is not made out to this name or address"),
+            Some("its subjectAltName does not have this name or address"),
         ),
         ("IP:127.0.0.1,DNS:localhost", None),
     ] {

@@ -196,12 +196,16 @@ fn objection(why: &CertificateError) -> String {
         Why::Expired | Why::ExpiredContext { .. } => "it has expired".into(),
         Why::NotValidYet | Why::NotValidYetContext { .. } => "it is not valid yet".into(),
         Why::NotValidForName | Why::NotValidForNameContext { .. } => {
-            "it is not made out to this name or address".into()
+            "its subjectAltName does not have this name or address".into()
         }
         Why::UnknownIssuer | Why::BadSignature => "nobody who is trusted has signed it".into(),
         other => match format!("{other:?}") {
             name if name.contains("CaUsedAsEndEntity") => {
                 "it is made out to sign others (CA:TRUE), and not for a server".into()
+            }
+            // What openssl(1) makes of a request if no extension is asked for.
+            name if name.contains("UnsupportedCertVersion") => {
+                "it is of version 1, which has no subjectAltName".into()
             }
             // Figures stand in braces.
             name => name.split(" {").next().unwrap_or_default().to_owned(),

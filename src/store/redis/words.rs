@@ -69,9 +69,11 @@ pub fn explain(error: &ServerError, is_cluster: bool) -> String {
         ("NOSCRIPT", _) => "the server does not keep scripts",
         ("TRYAGAIN", _) => "the slot is being moved",
         ("MOVED" | "ASK", true) => "the nodes do not agree on who has the slot",
-        ("MOVED" | "ASK", false) => "the server belongs to a cluster: use redis-cluster://",
+        ("MOVED" | "ASK", false) => {
+            "the server belongs to a cluster: use redis-cluster:// or rediss-cluster://"
+        }
         ("ERR", true) if detail.contains("cluster support disabled") => {
-            "the server is no cluster: use redis://"
+            "the server is no cluster: use redis:// or rediss://"
         }
         // It repeats the words that follow, which are others each time.
         ("ERR", _) if detail.starts_with("unknown command") => {
@@ -216,7 +218,7 @@ mod tests {
             ),
             (
                 "MOVED 1 a:1",
-                "the server belongs to a cluster: use redis-cluster:// (MOVED)",
+                "the server belongs to a cluster: use redis-cluster:// or rediss-cluster:// (MOVED)",
             ),
         ] {
             assert_eq!(explain(&error(line), false), words);
@@ -224,7 +226,7 @@ mod tests {
         let none = error("ERR This instance has cluster support disabled");
         assert_eq!(
             explain(&none, true),
-            "the server is no cluster: use redis://"
+            "the server is no cluster: use redis:// or rediss://"
         );
     }
 
