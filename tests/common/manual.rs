@@ -1,12 +1,15 @@
 //! Manual pages and completions, for tests that compare them with the tables of options.
 #![allow(dead_code)] // each test binary uses its part
 
+#[path = "script.rs"]
+mod script;
+
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::common_server::skip;
+pub use script::write_script;
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -59,8 +62,7 @@ pub fn scripts_of(page: &str, section: &str) -> Vec<String> {
 /// Puts a program into a folder that runs this command; the value of PATH that finds it.
 pub fn write_wrapper(folder: &Path, name: &str, command: &str) -> String {
     let file = folder.join(name);
-    fs::write(&file, format!("#!/bin/sh\nexec {command} \"$@\"\n")).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    write_script(&file, &format!("#!/bin/sh\nexec {command} \"$@\"\n"));
     format!("{}:{}", folder.display(), std::env::var("PATH").unwrap())
 }
 

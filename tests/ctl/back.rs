@@ -13,7 +13,7 @@ use postgrey::sys::clock;
 use super::common_original::ORIGINAL;
 use super::common_server::{self, Client, make_dbdir, skip};
 use super::docs::manual;
-use super::manual::scripts_of;
+use super::manual::{scripts_of, write_script};
 use super::original::{all, is_there};
 use super::{ctl, fill};
 
@@ -110,9 +110,7 @@ fn the_way_back_of_the_manual_leads_to_the_original() {
         env!("CARGO_BIN_EXE_postgreyctl"),
         own.display()
     );
-    fs::write(folder.path().join("postgreyctl"), wrapper).unwrap();
-    let program = folder.path().join("postgreyctl");
-    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+    write_script(&folder.path().join("postgreyctl"), &wrapper);
     let scripts = scripts_of(&manual(), "GOING BACK");
     assert_eq!(scripts.len(), 1);
     let script = scripts[0]

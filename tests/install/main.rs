@@ -17,9 +17,10 @@ mod others;
 mod properties;
 mod rc;
 mod refresh;
+#[path = "../common/script.rs"]
+mod script;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 use machine::skip;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use script::write_script;
 
 /// The shells under which the scripts must work: Debian's, Solaris', and what
 /// this machine calls sh.
@@ -145,10 +147,4 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
         assert!(start.elapsed() < PATIENCE, "{what}");
         sleep(Duration::from_millis(5));
     }
-}
-
-/// Writes a file that can be run.
-fn write_script(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
