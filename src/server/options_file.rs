@@ -14,7 +14,10 @@ use crate::sys::lock::{Claim, LockFile};
 pub fn write_for_daemon(settings: &Settings, log: &Log) {
     let written = match saved::content(settings) {
         Ok(content) => write(settings, &content),
-        Err(error) => saved::remove(&settings.dbdir).and(Err(error)),
+        Err(error) => {
+            let _ = saved::remove(&settings.dbdir);
+            Err(error)
+        }
     };
     complain_of_failure(settings, written, log);
 }

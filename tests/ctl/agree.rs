@@ -366,7 +366,11 @@ fn try_options(random: &mut Random, chosen: &Chosen, db: &Path, client: &mut Cli
     let is_hashed = chosen.has("--privacy");
     let is_shared = has_neighbour(&mail) || chosen.has("--lookup-by-domain");
     // With --max-new what was deleted may not have been recorded again.
-    let is_unrecorded = mail.explain(db, now).triplet.ends_with("no record");
+    let is_limited = chosen
+        .words
+        .iter()
+        .any(|word| word.starts_with("--max-new="));
+    let is_unrecorded = is_limited && mail.explain(db, now).triplet.ends_with("no record");
     let forgot = ctl(db, &["forget", &name, mail.address]);
     let said = mail.explain(db, now);
     // What a list lets pass leaves no record.

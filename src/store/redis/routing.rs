@@ -225,7 +225,7 @@ impl Routing {
             _ => match ranges_of(answer, &nodes[from].host()) {
                 None => Err("it answers CLUSTER SLOTS with something else".into()),
                 Some(ranges) if ranges.is_empty() => Err(match answer {
-                    Value::Array(nodes) if !nodes.is_empty() => {
+                    Value::Array(entries) if !entries.is_empty() => {
                         "its nodes do not tell their names (cluster-announce-hostname)".into()
                     }
                     _ => "it knows of no slots".into(),
